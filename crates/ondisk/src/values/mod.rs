@@ -1,1 +1,3 @@
-//! (see crate docs)
+//! What a key's value means: one module per family of key types.
+
+pub mod extent;
