@@ -16,6 +16,7 @@
 //! | what a key's value means (inode, dirent, extent …) | [`values`] |
 //! | superblock, layout, members, every section | [`superblock`] |
 //! | journal entries | [`jset`] |
+//! | kinds of data, compression types and options | [`data_type`], [`compression`] |
 //! | checksums, ChaCha20/Poly1305, key derivation | [`checksum`], [`crypto`] |
 //! | hashes of names | [`str_hash`] |
 //! | variable-length integers | [`varint`] |
@@ -29,7 +30,9 @@ pub mod bpos;
 pub mod btree_id;
 pub mod bytes;
 pub mod checksum;
+pub mod compression;
 pub mod crypto;
+pub mod data_type;
 pub mod error;
 pub mod fsck_errors;
 pub mod jset;
@@ -45,5 +48,7 @@ pub mod version;
 pub use bkey::{BVersion, Bkey, Key, KeyBuf};
 pub use bpos::Bpos;
 pub use btree_id::BtreeId;
+pub use compression::{CompressionOption, CompressionType};
+pub use data_type::DataType;
 pub use error::{DecodeError, Result};
 pub use key_type::KeyType;
