@@ -40,6 +40,10 @@ unit! {
     Seq(u64)
 }
 unit! {
+    /// Random number that identifies a b-tree node: in its pointer and in each of its bsets (spec 30 §5.3).
+    NodeSeq(u64)
+}
+unit! {
     /// Index of a bucket on its device.
     BucketIndex(u64)
 }

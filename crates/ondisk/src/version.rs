@@ -143,6 +143,11 @@ impl Version {
         NAMED.binary_search_by_key(&self, |e| e.0).ok().map(|i| &NAMED[i])
     }
 
+    /// Nodes may have key formats whose largest values do not fit the unpacked fields (spec 30 §4.5).
+    pub fn key_formats_may_overflow(self) -> bool {
+        self < Self::SNAPSHOT
+    }
+
     /// Members record the superblock sequence number they were last written with, which makes two devices that were
     /// changed apart from each other recognisable (spec 10 §11.2).
     pub fn has_member_seq(self) -> bool {

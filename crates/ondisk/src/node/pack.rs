@@ -67,6 +67,12 @@ impl<'a> RawKey<'a> {
         }
     }
 
+    /// The key that starts at the first byte of `bytes`, where one that passed [`RawKey::parse`] was put.
+    #[inline]
+    pub(crate) fn of_valid(bytes: &'a [u8]) -> RawKey<'a> {
+        RawKey { bytes: &bytes[..usize::from(bytes[0]) * 8] }
+    }
+
     /// The whole key, header and value.
     pub fn bytes(self) -> &'a [u8] {
         self.bytes
