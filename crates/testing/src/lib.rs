@@ -10,6 +10,7 @@
 //! | know what it must hold | [`golden::GoldenImage::manifest`], [`manifest`] |
 //! | know every key of a b-tree as the reference prints it | [`golden::GoldenImage::listing`], [`listing`] |
 //! | compare what our code sees with the manifest | [`compare`] |
+//! | make random choices that can be replayed | [`seed::for_each_seed`] |
 //! | see a mounted or exported directory the same way | [`observe`] |
 //!
 //! Everything here is for tests: a missing or damaged image is not an error to handle but a panic that says what
@@ -22,6 +23,7 @@ pub mod golden;
 pub mod listing;
 pub mod manifest;
 pub mod observe;
+pub mod seed;
 mod unpack;
 
 use sha2::{Digest, Sha256};
