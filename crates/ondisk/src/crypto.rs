@@ -7,7 +7,10 @@
 //! assembles a nonce by hand. Word 0 is the block counter ChaCha20 starts from: it advances by one per 64 bytes, which
 //! is why a byte offset into a structure can be folded into the nonce ([`Nonce::advanced`]).
 //!
-//! The superblock itself, its clean section and the headers of journal entries and bsets are never encrypted.
+//! The superblock's *crypt* section ([`Crypt`]) keeps the master key, in clear or wrapped for a passphrase. The superblock itself,
+//! its clean section and the headers of journal entries and bsets are never encrypted.
+
+mod section;
 
 use std::fmt;
 
@@ -19,6 +22,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::bkey::BVersion;
 use crate::units::{Sectors, Seq};
+
+pub use section::{Crypt, ScryptCost, UnlockError};
 
 /// Bytes of a ChaCha20 block, the unit of the counter in [`Nonce`].
 pub const BLOCK_BYTES: u64 = 64;
