@@ -133,6 +133,24 @@ pub(crate) fn write_zeros(device: &(impl Device + ?Sized), offset_bytes: u64, le
     Ok(())
 }
 
+/// The bytes of many buffers as one, for wrappers that treat a vectored write as one operation.
+pub(crate) fn gather(bufs: &[IoSlice<'_>]) -> Vec<u8> {
+    bufs.iter().flat_map(|buf| buf.iter().copied()).collect()
+}
+
+/// Reads into one buffer with `read`, then deals the bytes out to `bufs`.
+pub(crate) fn scatter(bufs: &mut [IoSliceMut<'_>], read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+    let mut whole = vec![0; bufs.iter().map(|buf| buf.len()).sum()];
+    read(&mut whole)?;
+    let mut rest = whole.as_slice();
+    for buf in bufs {
+        let (part, after) = rest.split_at(buf.len());
+        buf.copy_from_slice(part);
+        rest = after;
+    }
+    Ok(())
+}
+
 /// Fails unless the whole range lies within the device.
 pub(crate) fn check_range(
     device: &(impl Device + ?Sized),

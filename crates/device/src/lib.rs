@@ -4,16 +4,31 @@
 //! flushed and discarded, and that names itself in every error. What stands behind it is one of
 //!
 //! * [`FileDevice`]: a regular file or block device, locked against other users of the same storage;
-//! * [`MemDevice`]: sparse memory, with snapshots that cost nothing until written.
+//! * [`MemDevice`]: sparse memory, with snapshots that cost nothing until written;
+//! * [`ThinDevice`]: a device that promises more space than its pool has, like dm-thin,
+//!
+//! or one of these around another device:
+//!
+//! * [`FaultyDevice`]: fails, tears, loses or corrupts chosen operations;
+//! * [`RecordingDevice`]: remembers every write and flush, to build the images a [`Crash`] may leave.
 //!
 //! Opening for reading never writes a byte; see [`FileDevice`]. Errors are one enum, [`Error`].
 
+pub mod crash;
 pub mod device;
 mod error;
+pub mod faulty;
 pub mod file;
 mod memory;
+pub mod recording;
+mod rng;
+pub mod thin;
 
+pub use crash::{Crash, Crashes};
 pub use device::{Advice, Device, SECTOR_BYTES};
 pub use error::{Errno, Error, Op, Result};
+pub use faulty::{Fault, FaultyDevice};
 pub use file::{Access, FileDevice, Holder, OpenOptions, Process};
 pub use memory::MemDevice;
+pub use recording::{Contents, Event, Log, RecordingDevice};
+pub use thin::{ThinDevice, ThinPool, WhenFull};

@@ -31,7 +31,7 @@ pub struct MemDevice {
 }
 
 impl MemDevice {
-    /// A device of `size_bytes` zeros.
+    /// A device of `size_bytes` zeros, at most 2⁶³.
     pub fn new(size_bytes: u64) -> MemDevice {
         MemDevice {
             name: "memory".into(),

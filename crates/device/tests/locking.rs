@@ -8,6 +8,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use frazil_device::{Access, Device, Error, FileDevice, OpenOptions};
@@ -28,6 +29,12 @@ fn hold_if_asked() {
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().read(&mut [0]);
     std::process::exit(0);
+}
+
+/// One test at a time: a process that another test is just starting has, between fork and exec, copies of all locks.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Another process that has a device open.
@@ -81,6 +88,7 @@ fn assert_held_by(opened: Result<FileDevice, Error>, pid: u32) {
 #[test]
 fn readers_share_and_writers_are_alone() {
     hold_if_asked();
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let path = image(&dir);
 
@@ -108,6 +116,7 @@ fn readers_share_and_writers_are_alone() {
 
 #[test]
 fn one_process_excludes_itself() {
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let path = image(&dir);
     let first = open(&path, Access::ReadWrite).unwrap();
@@ -124,6 +133,7 @@ fn one_process_excludes_itself() {
 
 #[test]
 fn waits_for_a_dying_holder() {
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let path = image(&dir);
     let holder = Other::holding(&path, "rw");
@@ -140,6 +150,7 @@ fn waits_for_a_dying_holder() {
 
 #[test]
 fn gives_up_after_the_time_it_was_given() {
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let path = image(&dir);
     let holder = Other::holding(&path, "rw");

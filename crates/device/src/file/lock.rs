@@ -19,7 +19,8 @@
 //! * **The mount table**, for the two cases neither sees: reading a device that the kernel has mounted for writing, and
 //!   using a file that the kernel has mounted through a loop device.
 //!
-//! A lock that is in the way may belong to a process that is just dying, so the caller says how long to wait for it.
+//! A lock that is in the way may belong to a process that is just dying, or to a child that has been forked but has not
+//! called exec yet, so the caller says how long to wait for it.
 
 use std::fs::File;
 use std::io;
