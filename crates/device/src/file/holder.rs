@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn finds_a_device_among_the_sources_of_a_mount() {
+        let line =
+            |source: &str| parse_mount(&format!("1 2 0:5 / /mnt rw - fuse.frazil {source} rw")).unwrap();
+        assert!(is_fuse(&line("x")));
+        assert!(names_device(&line("/dev/zero:/dev/../dev/null"), Path::new("/dev/null")));
+        assert!(!names_device(&line("/dev/zero:dev/null"), Path::new("/dev/null")));
+        assert!(!names_device(&line("/dev/null"), Path::new("/absent")));
+    }
+
+    #[test]
     fn reads_locks_and_flags() {
         let info =
             "pos:\t0\nflags:\t02100002\nino:\t7\nlock:\t1: OFDLCK ADVISORY  WRITE -1 fe:00:10010725 0 EOF\n";

@@ -1,0 +1,222 @@
+//! Block devices, by way of loop devices. Needs root and a kernel with loop devices; elsewhere these tests say that they
+//! were skipped.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use frazil_device::{Access, Device, Error, FileDevice, OpenOptions};
+use tempfile::TempDir;
+
+const SIZE: u64 = 16 << 20;
+
+fn run(program: &str, args: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(args).output().map_err(|err| format!("{program}: {err}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+/// A loop device over a fresh file, and what must be undone in the end.
+struct Loop {
+    node: PathBuf,
+    image: PathBuf,
+    dir: TempDir,
+    mounted: bool,
+    /// Whether the file is on a small tmpfs of its own.
+    cramped: bool,
+}
+
+impl Loop {
+    /// `None` where loop devices cannot be made.
+    fn new(extra: &[&str]) -> Option<Loop> {
+        Loop::in_dir(TempDir::new().unwrap(), false, extra)
+    }
+
+    /// The file below has room for this much only.
+    fn with_room_for(bytes: u64) -> Option<Loop> {
+        let dir = TempDir::new().unwrap();
+        let options = format!("size={bytes}");
+        match run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", dir.path().to_str().unwrap()]) {
+            Ok(_) => Loop::in_dir(dir, true, &[]),
+            Err(why) => {
+                eprintln!("skipped: {why}");
+                None
+            }
+        }
+    }
+
+    fn in_dir(dir: TempDir, cramped: bool, extra: &[&str]) -> Option<Loop> {
+        let image = dir.path().join("image");
+        fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
+        let args = [&["--find", "--show"], extra, &[image.to_str().unwrap()]].concat();
+        match run("losetup", &args) {
+            Ok(node) => Some(Loop { node: node.into(), image, dir, mounted: false, cramped }),
+            Err(why) => {
+                eprintln!("skipped: {why}");
+                if cramped {
+                    run("umount", &[dir.path().to_str().unwrap()]).unwrap();
+                }
+                None
+            }
+        }
+    }
+
+    /// Makes an ext4 and mounts it with these options. False where that cannot be done.
+    fn mount(&mut self, options: &str) -> bool {
+        let dir = self.mount_point();
+        fs::create_dir_all(&dir).unwrap();
+        let node = self.node.to_str().unwrap();
+        let made = run("mkfs.ext4", &["-q", node])
+            .and_then(|_| run("mount", &["-t", "ext4", "-o", options, node, dir.to_str().unwrap()]));
+        self.mounted = made.is_ok();
+        if let Err(why) = made {
+            eprintln!("skipped: {why}");
+        }
+        self.mounted
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.dir.path().join("mount point")
+    }
+
+    fn unmount(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            run("umount", &[self.mount_point().to_str().unwrap()]).unwrap();
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        self.unmount();
+        let _ = run("losetup", &["--detach", self.node.to_str().unwrap()]);
+        if self.cramped {
+            let _ = run("umount", &["--lazy", self.dir.path().to_str().unwrap()]);
+        }
+    }
+}
+
+fn open(path: &Path, access: Access) -> Result<FileDevice, Error> {
+    OpenOptions::new(access).lock_wait(std::time::Duration::from_millis(500)).open(path)
+}
+
+fn assert_mounted_there(opened: Result<FileDevice, Error>, dir: &Path) {
+    let err = opened.expect_err("opened although the kernel has it mounted");
+    let Error::InUse { holder, .. } = &err else { panic!("{err}") };
+    assert_eq!(holder.mount_point.as_deref(), Some(dir), "{err}");
+    let end = format!("unmount it with: umount {}", dir.display());
+    assert!(
+        err.to_string().contains("in use by the kernel's ext4") && err.to_string().ends_with(&end),
+        "{err}"
+    );
+}
+
+#[test]
+fn reads_writes_zeroes_and_discards() {
+    let Some(loop_device) = Loop::new(&["--sector-size", "4096"]) else { return };
+    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    assert!(device.is_block_device());
+    assert_eq!((device.size_bytes(), device.logical_block_bytes()), (SIZE, 4096));
+    assert!(device.physical_block_bytes() >= 4096);
+    device.write_at(0, &vec![7; 1 << 20]).unwrap();
+    device.write_fua_at(1 << 20, &[8; 4096]).unwrap();
+    device.zero(4096, 8192).unwrap();
+    device.zero(100, 50).unwrap();
+    // Not aligned: only the whole blocks inside may go.
+    device.discard((512 << 10) + 1, 64 << 10).unwrap();
+    device.flush().unwrap();
+    let mut got = vec![0; (1 << 20) + 4096];
+    device.read_at(0, &mut got).unwrap();
+    let mut expected = [vec![7; 1 << 20], vec![8; 4096]].concat();
+    expected[4096..12288].fill(0);
+    expected[100..150].fill(0);
+    // A loop device punches a hole where it discards, so there are zeros now.
+    expected[(512 << 10) + 4096..576 << 10].fill(0);
+    assert!(got == expected);
+    assert!(matches!(device.write_at(SIZE, &[0]), Err(Error::OutOfRange { .. })));
+    drop(device);
+    let mut in_file = fs::read(&loop_device.image).unwrap();
+    in_file.truncate(got.len());
+    assert!(in_file == got);
+}
+
+#[test]
+fn a_mounted_device_is_refused_with_its_mount_point() {
+    let Some(mut loop_device) = Loop::new(&[]) else { return };
+    if !loop_device.mount("rw") {
+        return;
+    }
+    let (node, image, dir) = (&loop_device.node, &loop_device.image, &loop_device.mount_point());
+    for access in [Access::ReadWrite, Access::ReadOnly] {
+        assert_mounted_there(open(node, access), dir);
+        // The file below the loop device is just as much in use.
+        assert_mounted_there(open(image, access), dir);
+    }
+    assert!(open(node, Access::Peek).is_ok() && open(image, Access::Peek).is_ok());
+
+    loop_device.unmount();
+    assert!(loop_device.mount("ro"));
+    let (node, image) = (&loop_device.node, &loop_device.image);
+    for path in [node, image] {
+        assert!(open(path, Access::ReadOnly).is_ok());
+        assert_mounted_there(open(path, Access::ReadWrite), dir);
+    }
+    loop_device.unmount();
+    assert!(open(&loop_device.node, Access::ReadWrite).is_ok());
+}
+
+#[test]
+fn the_kernel_cannot_mount_what_is_open_for_writing() {
+    let Some(mut loop_device) = Loop::new(&[]) else { return };
+    if !loop_device.mount("rw") {
+        return;
+    }
+    loop_device.unmount();
+    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    let err = open(&loop_device.node, Access::ReadOnly).unwrap_err();
+    assert!(err.to_string().contains(&format!("(pid {})", std::process::id())), "{err}");
+    let mount_point = loop_device.mount_point();
+    let args = ["-t", "ext4", loop_device.node.to_str().unwrap(), mount_point.to_str().unwrap()];
+    assert!(run("mount", &args).unwrap_err().contains("already mounted"));
+    drop(device);
+    run("mount", &args).unwrap();
+    loop_device.mounted = true;
+}
+
+#[test]
+fn a_failed_flush_is_never_forgotten() {
+    let Some(loop_device) = Loop::with_room_for(4 << 20) else { return };
+    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    device.write_fua_at(0, &[1; 4096]).unwrap();
+    // The page cache takes it; the storage below cannot.
+    device.write_at(0, &vec![2; 8 << 20]).unwrap();
+    let first = device.flush().unwrap_err();
+    assert!(matches!(first, Error::LostWrites { .. }), "{first}");
+    // Linux would now say that all is well.
+    assert_eq!(device.flush().unwrap_err(), first);
+    assert_eq!(device.write_fua_at(0, &[3; 4096]).unwrap_err(), first);
+    drop(device);
+
+    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    let forced = device.write_fua_at(12 << 20, &vec![4; 1 << 20]).unwrap_err();
+    assert!(matches!(forced, Error::LostWrites { .. }), "{forced}");
+    assert_eq!(device.flush().unwrap_err(), forced);
+}
+
+#[test]
+fn a_full_file_system_below_an_image_is_no_space() {
+    let Some(loop_device) = Loop::with_room_for(4 << 20) else { return };
+    // Past the loop device, straight to the sparse file.
+    let device = open(&loop_device.image, Access::ReadWrite).unwrap();
+    assert!(device.write_at(0, &vec![2; 8 << 20]).unwrap_err().is_no_space());
+    assert!(device.write_fua_at(12 << 20, &[2; 4096]).unwrap_err().is_no_space());
+    // Such a write may be repeated when there is room again.
+    device.discard(0, 2 << 20).unwrap();
+    device.write_fua_at(12 << 20, &[2; 4096]).unwrap();
+    device.flush().unwrap();
+}
