@@ -12,6 +12,8 @@
 //! * [`FaultyDevice`]: fails, tears, loses or corrupts chosen operations;
 //! * [`RecordingDevice`]: remembers every write and flush, to build the images a [`Crash`] may leave.
 //!
+//! The devices of one volume, by member index, are a [`DeviceSet`].
+//!
 //! Opening for reading never writes a byte; see [`FileDevice`]. Errors are one enum, [`Error`].
 
 pub mod crash;
@@ -22,6 +24,7 @@ pub mod file;
 mod memory;
 pub mod recording;
 mod rng;
+mod set;
 pub mod thin;
 
 pub use crash::{Crash, Crashes};
@@ -31,4 +34,5 @@ pub use faulty::{Fault, FaultyDevice};
 pub use file::{Access, FileDevice, Holder, OpenOptions, Process};
 pub use memory::MemDevice;
 pub use recording::{Contents, Event, Log, RecordingDevice};
+pub use set::DeviceSet;
 pub use thin::{ThinDevice, ThinPool, WhenFull};
