@@ -31,10 +31,10 @@ const fn mask(bits: u8) -> u64 {
     if bits == 0 { 0 } else { u64::MAX >> (64 - bits as u32) }
 }
 
-/// Where a field lies in the packed words: the word its lowest bit is in, and the bit in that word.
+/// Where a field lies in a packed key: the byte its lowest bit is in, and the bit in that byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
-    pub(crate) word: u8,
+    pub(crate) byte: u8,
     pub(crate) shift: u8,
     pub(crate) mask: u64,
 }
@@ -46,8 +46,6 @@ pub struct KeyFormat {
     bits: [u8; FIELDS],
     offsets: [u64; FIELDS],
     pub(crate) places: [Place; FIELDS],
-    /// Keeps of the top word only bits of the position.
-    pub(crate) top_mask: u64,
 }
 
 /// How strictly a format found on disk is checked (spec 30 §4.5).
@@ -70,21 +68,15 @@ impl KeyFormat {
 
     const fn compile(bits: [u8; FIELDS], offsets: [u64; FIELDS]) -> KeyFormat {
         let key_u64s = key_u64s(&bits);
-        let mut places = [Place { word: 0, shift: 0, mask: 0 }; FIELDS];
+        let mut places = [Place { byte: 0, shift: 0, mask: 0 }; FIELDS];
         let mut top = 64 * key_u64s as u32;
         let mut f = 0;
         while f < FIELDS {
             top -= bits[f] as u32;
-            places[f] = Place { word: (top / 64) as u8, shift: (top % 64) as u8, mask: mask(bits[f]) };
+            places[f] = Place { byte: (top / 8) as u8, shift: (top % 8) as u8, mask: mask(bits[f]) };
             f += 1;
         }
-        let pos_bits = bits[0] as u32 + bits[1] as u32 + bits[2] as u32;
-        let top_mask = match pos_bits {
-            0 => 0,
-            1..64 => u64::MAX << (64 - pos_bits),
-            _ => u64::MAX,
-        };
-        KeyFormat { key_u64s, bits, offsets, places, top_mask }
+        KeyFormat { key_u64s, bits, offsets, places }
     }
 
     /// Words of a packed key without its value; 1 to 5.
@@ -100,16 +92,6 @@ impl KeyFormat {
     /// Bias per field, in the same order.
     pub fn offsets(&self) -> [u64; 6] {
         self.offsets
-    }
-
-    /// Bits of the position inside a packed key, which are its most significant ones.
-    pub(crate) fn pos_bits(&self) -> u32 {
-        self.bits[..3].iter().map(|&b| u32::from(b)).sum()
-    }
-
-    /// Packed keys compare like their positions. Not so if a biased field can overflow ([`FormatRules::AllowOverflow`]).
-    pub fn keeps_order(&self) -> bool {
-        (0..3).all(|f| !self.overflows(f))
     }
 
     /// Whether the largest value of field `f` does not fit the unpacked field.
@@ -298,7 +280,6 @@ mod tests {
         assert_eq!(f.bits()[0], 64);
         assert_eq!(f.offsets()[0], 0);
         assert!(f.offsets()[1].checked_add(mask(f.bits()[1])).is_some());
-        assert!(f.keeps_order());
     }
 
     #[test]
@@ -313,8 +294,8 @@ mod tests {
         }
         let mut wrapping = good.clone();
         wrapping[8] = 1;
-        let old = decode(&wrapping, FormatRules::AllowOverflow).unwrap();
-        assert!(!old.keeps_order());
+        assert!(decode(&wrapping, FormatRules::Strict).is_err());
+        assert!(decode(&wrapping, FormatRules::AllowOverflow).is_ok());
         assert!(decode(&good[..55], FormatRules::Strict).is_err());
     }
 }

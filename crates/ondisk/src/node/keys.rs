@@ -5,13 +5,13 @@
 //!
 //! * `bytes` — the keys one behind the other, each as a node stores it (packed or not, then its value);
 //! * `starts` — where each key starts, in words;
-//! * `digests` — for each key the most significant 64 bits of its packed position.
+//! * `digests` — for each key the 64 bits that tell its position from the others' ([`super::digest`]).
 //!
-//! Beyond its bytes on disk a key costs 12 bytes of memory. A search maps the wanted position to its digest (a number that
-//! never decreases with the position, [`KeyFormat::digest_of_pos`]), finds it in the dense array of digests, and compares whole
-//! positions only among keys whose digests are equal; in most nodes the digest holds the whole position. Keys are
+//! So beyond its bytes on disk a key costs 12 bytes of memory. A search looks up the digest of the wanted position in the dense
+//! array of digests, and compares whole positions only among keys of the same digest, nearly always one. Keys are
 //! addressed by index, so iterating forwards and backwards is counting.
 
+use super::digest::Digester;
 use super::format::{FormatBuilder, KeyFormat};
 use super::header::NODE_HEADER_BYTES;
 use super::pack::RawKey;
@@ -22,22 +22,32 @@ use crate::bpos::Bpos;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SortedKeys {
     format: KeyFormat,
-    bytes: Vec<u8>,
-    starts: Vec<u32>,
-    digests: Vec<u64>,
+    bytes: Box<[u8]>,
+    starts: Box<[u32]>,
+    digester: Digester,
+    digests: Box<[u64]>,
+    /// How many of the keys are packed.
     packed: usize,
 }
 
-impl SortedKeys {
-    /// No keys yet; those to come are packed with `format`, which must keep order
-    /// ([`KeyFormat::keeps_order`]). Room is made for `keys` keys of `bytes` bytes in all.
+/// Collects keys, in ascending order of position, for [`SortedKeys`].
+#[derive(Clone, Debug)]
+pub struct SortedKeysBuilder {
+    format: KeyFormat,
+    bytes: Vec<u8>,
+    starts: Vec<u32>,
+    positions: Vec<Bpos>,
+    packed: usize,
+}
+
+impl SortedKeysBuilder {
+    /// No keys yet; those to come are packed with `format`. Room is made for `keys` keys of `bytes` bytes in all.
     pub fn with_capacity(format: KeyFormat, keys: usize, bytes: usize) -> Self {
-        assert!(format.keeps_order(), "packed keys of this format do not sort by position");
-        SortedKeys {
+        SortedKeysBuilder {
             format,
             bytes: Vec::with_capacity(bytes),
             starts: Vec::with_capacity(keys),
-            digests: Vec::with_capacity(keys),
+            positions: Vec::with_capacity(keys),
             packed: 0,
         }
     }
@@ -49,47 +59,52 @@ impl SortedKeys {
     pub fn push(&mut self, key: Key<'_>) {
         let start = self.bytes.len();
         self.format.encode_key(key, &mut self.bytes);
-        self.index_last(start);
+        self.index_last(start, key.k.pos);
     }
 
-    /// Appends a key of a node of the same format, as it is stored there.
+    /// Appends a key of a node of the same format, as it is stored there, whose position is `pos`.
     ///
     /// # Panics
     /// If it is not above the last one.
-    pub(crate) fn push_raw(&mut self, raw: RawKey<'_>) {
+    pub(crate) fn push_raw(&mut self, raw: RawKey<'_>, pos: Bpos) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(raw.bytes());
-        self.index_last(start);
+        self.index_last(start, pos);
     }
 
-    fn index_last(&mut self, start: usize) {
-        let raw = RawKey::of_valid(&self.bytes[start..]);
-        if let Some(last) = self.len().checked_sub(1) {
-            assert!(self.format.cmp_pos(self.raw(last), raw).is_lt(), "keys must be pushed in order");
-        }
-        self.digests.push(self.format.digest(raw));
-        self.packed += usize::from(raw.is_packed());
+    fn index_last(&mut self, start: usize, pos: Bpos) {
+        assert!(self.positions.last().is_none_or(|&last| last < pos), "keys must be pushed in order");
+        self.positions.push(pos);
+        self.packed += usize::from(RawKey::of_valid(&self.bytes[start..]).is_packed());
         self.starts.push(u32::try_from(start / 8).expect("a node is far smaller than 32 GiB"));
     }
 
-    /// Overwrites the first word of the value of the last key.
+    /// Overwrites the first word of the value of the last key, if it has one.
     pub(crate) fn zero_first_word_of_last_value(&mut self) {
-        let Some(last) = self.len().checked_sub(1) else { return };
-        let raw = self.raw(last);
-        let key_u64s = if raw.is_packed() { self.format.key_u64s() } else { BKEY_U64S };
-        let at = self.starts[last] as usize * 8 + key_u64s * 8;
+        let Some(&start) = self.starts.last() else { return };
+        let start = start as usize * 8;
+        let packed = RawKey::of_valid(&self.bytes[start..]).is_packed();
+        let at = start + 8 * if packed { self.format.key_u64s() } else { BKEY_U64S };
         if let Some(word) = self.bytes.get_mut(at..at + 8) {
             word.fill(0);
         }
     }
 
-    /// Gives back memory reserved beyond need.
-    pub fn shrink_to_fit(&mut self) {
-        self.bytes.shrink_to_fit();
-        self.starts.shrink_to_fit();
-        self.digests.shrink_to_fit();
+    /// The keys, searchable.
+    pub fn finish(self) -> SortedKeys {
+        let digester = Digester::new(self.positions.iter().copied());
+        SortedKeys {
+            format: self.format,
+            bytes: self.bytes.into(),
+            starts: self.starts.into(),
+            digester,
+            digests: self.positions.into_iter().map(|pos| digester.digest(pos)).collect(),
+            packed: self.packed,
+        }
     }
+}
 
+impl SortedKeys {
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.starts.len()
@@ -131,7 +146,7 @@ impl SortedKeys {
 
     /// Index of the first key at or above `pos`; the number of keys if there is none.
     pub fn lower_bound(&self, pos: Bpos) -> usize {
-        let digest = self.format.digest_of_pos(pos);
+        let digest = self.digester.digest(pos);
         let first = self.digests.partition_point(|&d| d < digest);
         // Among equal digests whole positions decide. The run of equal ones is nearly always short: gallop to its end.
         let (mut lo, mut hi, mut step) = (first, first, 1);
@@ -164,7 +179,7 @@ impl SortedKeys {
 
     /// Bytes of memory in use, for the accounting of a cache.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + self.starts.capacity() * 4 + self.digests.capacity() * 8
+        self.bytes.len() + self.starts.len() * 4 + self.digests.len() * 8
     }
 
     /// The format for a new node that replaces one with these keys, of `node_bytes` bytes and the bounds `min` … `max`
@@ -193,9 +208,9 @@ mod tests {
     use crate::node::testing::{any_format, any_pos, near_bkeys};
 
     fn keys_of(format: KeyFormat, map: &BTreeMap<Bpos, KeyBuf>) -> SortedKeys {
-        let mut keys = SortedKeys::with_capacity(format, map.len(), 0);
+        let mut keys = SortedKeysBuilder::with_capacity(format, map.len(), 0);
         map.values().for_each(|k| keys.push(k.as_key()));
-        keys
+        keys.finish()
     }
 
     proptest! {
@@ -227,20 +242,20 @@ mod tests {
 
     #[test]
     fn long_runs_of_equal_digests_are_searched() {
-        // With full positions the digest is just the inode: all keys of one directory share it.
+        // One inode far away leaves no bits of the digest for the offsets of the others.
         let map: BTreeMap<Bpos, KeyBuf> = (0..500)
             .map(|i| Bpos::new(4096, i * 3, 7))
+            .chain([Bpos::new(u64::MAX, 0, 7)])
             .map(|pos| (pos, KeyBuf::new(KeyType::SET, pos, 0, [])))
             .collect();
         let keys = keys_of(KeyFormat::FULL_POSITION, &map);
-        for offset in 0..1510 {
-            assert_eq!(
-                keys.lower_bound(Bpos::new(4096, offset, 0)),
-                usize::min(offset.div_ceil(3) as usize, 500)
-            );
+        for offset in 0..1510u64 {
+            let want = usize::min(offset.div_ceil(3) as usize, 500);
+            assert_eq!(keys.lower_bound(Bpos::new(4096, offset, 0)), want);
         }
         assert_eq!(keys.lower_bound(Bpos::new(4095, 9, 9)), 0);
         assert_eq!(keys.lower_bound(Bpos::new(4097, 0, 0)), 500);
+        assert_eq!(keys.lower_bound(Bpos::MAX), 501);
     }
 
     #[test]
@@ -248,7 +263,7 @@ mod tests {
     fn order_is_enforced() {
         let pos = Bpos::new(1, 1, 0);
         let key = KeyBuf::new(KeyType::SET, pos, 0, []);
-        let mut keys = SortedKeys::with_capacity(KeyFormat::FULL_POSITION, 2, 0);
+        let mut keys = SortedKeysBuilder::with_capacity(KeyFormat::FULL_POSITION, 2, 0);
         keys.push(key.as_key());
         keys.push(key.as_key());
     }
@@ -260,9 +275,10 @@ mod tests {
         (0..100).for_each(|i| b.add_key(&KeyBuf::new(KeyType::SET, Bpos::new(0, i, 0), 0, []).k));
         let old = b.build();
         assert_eq!(old.key_u64s(), 1);
-        let mut keys = SortedKeys::with_capacity(old.clone(), 101, 0);
+        let mut keys = SortedKeysBuilder::with_capacity(old.clone(), 101, 0);
         (0..100).for_each(|i| keys.push(KeyBuf::new(KeyType::SET, Bpos::new(0, i, 0), 0, []).as_key()));
         keys.push(KeyBuf::new(KeyType::SET, Bpos::new(u64::MAX, 9, 0), 0, []).as_key());
+        let keys = keys.finish();
         let (min, max) = (Bpos::MIN, Bpos::new(u64::MAX, 9, 0));
         let wide = keys.format_for_rewrite(min, max, 1 << 16);
         assert_eq!(wide.key_u64s(), 2);

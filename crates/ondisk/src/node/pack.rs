@@ -1,26 +1,34 @@
-//! Packing and unpacking of keys, and comparing packed keys as integers (spec 30 §4.2).
+//! Packing and unpacking of keys (spec 30 §4.2).
 //!
 //! A key inside a node, packed or not, is a [`RawKey`]: a run of whole words whose first three bytes say its length,
 //! its format and its type. [`KeyFormat`] turns one into the other; the unpacked layout is itself just the widest
 //! format, so there is one way to take a key apart. Nothing here allocates, and unpacking has no branch that depends
 //! on the data except "packed or not": reads of cached nodes spend their time here.
 
-use std::cmp::Ordering;
+use std::fmt;
 
 use super::format::{FIELDS, KeyFormat};
-use crate::bkey::{BKEY_U64S, BVersion, Bkey, KEY_FORMAT_CURRENT, Key, VALUE_U64S_MAX};
+use crate::bkey::{BKEY_BYTES, BKEY_U64S, BVersion, Bkey, KEY_FORMAT_CURRENT, Key, VALUE_U64S_MAX};
 use crate::bpos::Bpos;
 use crate::key_type::KeyType;
 
 /// `format` byte of a key packed with its node's format.
 pub const KEY_FORMAT_LOCAL: u8 = 0;
-/// Room for the words of any packed key (5 at most), so that reading "the next word" needs no bounds check.
-const WORDS: usize = 8;
+/// Bytes in which any key's header lies, with room to load a whole word and a byte more at any byte of it.
+const WINDOW: usize = BKEY_BYTES + 8;
 
 /// A key as stored in a node: its words, header and value, not yet interpreted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy)]
 pub struct RawKey<'a> {
+    /// From the key's first byte on, to beyond its end: the neighbours are there to be loaded and masked away.
     bytes: &'a [u8],
+    len: usize,
+}
+
+impl fmt::Debug for RawKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RawKey").field(&self.bytes()).finish()
+    }
 }
 
 /// Why the bytes at some place in a bset are not a key (spec 30 §10.2).
@@ -61,26 +69,26 @@ impl<'a> RawKey<'a> {
         if len < key_u64s || len - key_u64s > VALUE_U64S_MAX {
             return Err(RawKeyError::BadU64s { u64s, key_u64s: key_u64s as u8 });
         }
-        match bytes.get(..len * 8) {
-            Some(bytes) => Ok(RawKey { bytes }),
-            None => Err(RawKeyError::PastEnd { u64s }),
+        if bytes.len() < len * 8 {
+            return Err(RawKeyError::PastEnd { u64s });
         }
+        Ok(RawKey { bytes, len: len * 8 })
     }
 
     /// The key that starts at the first byte of `bytes`, where one that passed [`RawKey::parse`] was put.
     #[inline]
     pub(crate) fn of_valid(bytes: &'a [u8]) -> RawKey<'a> {
-        RawKey { bytes: &bytes[..usize::from(bytes[0]) * 8] }
+        RawKey { bytes, len: usize::from(bytes[0]) * 8 }
     }
 
     /// The whole key, header and value.
     pub fn bytes(self) -> &'a [u8] {
-        self.bytes
+        &self.bytes[..self.len]
     }
 
     /// Length in words as stored.
     pub fn u64s(self) -> usize {
-        self.bytes.len() / 8
+        self.len / 8
     }
 
     /// Whether the node's own format is used.
@@ -93,18 +101,17 @@ impl<'a> RawKey<'a> {
         KeyType(self.bytes[2])
     }
 
-    /// The header's words, zero extended.
-    fn words(self, key_u64s: usize) -> [u64; WORDS] {
-        let mut words = [0; WORDS];
-        for (word, bytes) in words.iter_mut().zip(self.bytes[..key_u64s * 8].chunks_exact(8)) {
-            *word = u64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
+    /// The bytes the header lies in. `spare` is used if the key is the last of a buffer.
+    #[inline]
+    fn window<'b>(self, spare: &'b mut [u8; WINDOW]) -> &'b [u8; WINDOW]
+    where
+        'a: 'b,
+    {
+        if let Some(window) = self.bytes.first_chunk() {
+            return window;
         }
-        words
-    }
-
-    /// Word `i` of the key.
-    fn word(self, i: usize) -> u64 {
-        u64::from_le_bytes(self.bytes[i * 8..i * 8 + 8].try_into().expect("8 bytes"))
+        spare[..self.bytes.len()].copy_from_slice(self.bytes);
+        spare
     }
 }
 
@@ -118,48 +125,56 @@ impl KeyFormat {
     }
 
     #[inline]
-    fn field(&self, words: &[u64; WORDS], f: usize) -> u64 {
+    fn field(&self, window: &[u8; WINDOW], f: usize) -> u64 {
         let p = &self.places[f];
-        let (i, s) = (usize::from(p.word) % WORDS, u32::from(p.shift));
-        let raw = (words[i] >> s) | ((words[(i + 1) % WORDS] << 1) << (63 - s));
-        (raw & p.mask).wrapping_add(self.offsets()[f])
+        let (i, s) = (usize::from(p.byte), u32::from(p.shift));
+        // A field without bits may have its place behind the header; its mask makes any byte do.
+        let word =
+            u64::from_le_bytes(*window[i.min(BKEY_BYTES - 1)..].first_chunk().expect("inside the window"));
+        let next = u64::from(window[i.min(BKEY_BYTES - 1) + 8]);
+        // Shifted twice, because a shift by 64 is none.
+        (((word >> s) | ((next << 1) << (63 - s))) & p.mask).wrapping_add(self.offsets()[f])
+    }
+
+    #[inline]
+    fn pos_in(&self, window: &[u8; WINDOW]) -> Bpos {
+        Bpos::new(self.field(window, 0), self.field(window, 1), self.field(window, 2) as u32)
     }
 
     /// Unpacks the position of a key of a node of this format.
     #[inline]
     pub fn unpack_pos(&self, raw: RawKey<'_>) -> Bpos {
-        let format = self.of(raw);
-        let w = raw.words(format.key_u64s());
-        Bpos::new(format.field(&w, 0), format.field(&w, 1), format.field(&w, 2) as u32)
+        self.of(raw).pos_in(raw.window(&mut [0; WINDOW]))
     }
 
     /// Unpacks a key of a node of this format; the value is borrowed from it.
     #[inline]
     pub fn unpack<'a>(&self, raw: RawKey<'a>) -> Key<'a> {
         let format = self.of(raw);
-        let w = raw.words(format.key_u64s());
+        let mut spare = [0; WINDOW];
+        let w = raw.window(&mut spare);
         let k = Bkey {
             ty: raw.ty(),
-            pos: Bpos::new(format.field(&w, 0), format.field(&w, 1), format.field(&w, 2) as u32),
-            size: format.field(&w, 3) as u32,
-            version: BVersion { hi: format.field(&w, 4) as u32, lo: format.field(&w, 5) },
+            pos: format.pos_in(w),
+            size: format.field(w, 3) as u32,
+            version: BVersion { hi: format.field(w, 4) as u32, lo: format.field(w, 5) },
         };
-        Key { k, value: &raw.bytes[format.key_u64s() * 8..] }
+        Key { k, value: &raw.bytes[format.key_u64s() * 8..raw.len] }
     }
 
     /// The fields packed into words, the low 24 bits 0; `None` if a field does not fit.
     #[inline]
-    fn pack_fields(&self, values: [u64; FIELDS]) -> Option<[u64; WORDS]> {
-        let mut words = [0; WORDS];
+    fn pack_fields(&self, values: [u64; FIELDS]) -> Option<[u64; BKEY_U64S + 2]> {
+        let mut words = [0; BKEY_U64S + 2];
         for (f, value) in values.into_iter().enumerate() {
             let p = &self.places[f];
             let raw = value.checked_sub(self.offsets()[f])?;
             if raw > p.mask {
                 return None;
             }
-            let (i, s) = (usize::from(p.word) % WORDS, u32::from(p.shift));
+            let (i, s) = (usize::from(p.byte / 8), u32::from(p.byte % 8 * 8 + p.shift));
             words[i] |= raw << s;
-            words[(i + 1) % WORDS] |= (raw >> 1) >> (63 - s);
+            words[i + 1] |= (raw >> 1) >> (63 - s);
         }
         Some(words)
     }
@@ -194,7 +209,7 @@ impl KeyFormat {
         }
     }
 
-    fn encode_words(&self, mut words: [u64; WORDS], ty: KeyType, value: &[u8], out: &mut Vec<u8>) {
+    fn encode_words(&self, mut words: [u64; BKEY_U64S + 2], ty: KeyType, value: &[u8], out: &mut Vec<u8>) {
         assert!(value.len().is_multiple_of(8) && value.len() <= VALUE_U64S_MAX * 8, "value length");
         let u64s = self.key_u64s() + value.len() / 8;
         words[0] |= u64s as u64 | u64::from(KEY_FORMAT_LOCAL) << 8 | u64::from(ty.0) << 16;
@@ -202,69 +217,6 @@ impl KeyFormat {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(value);
-    }
-
-    /// Compares the positions of two keys of one node of this format; two packed keys without unpacking them.
-    ///
-    /// Right only for formats that keep order ([`KeyFormat::keeps_order`]).
-    pub fn cmp_pos(&self, a: RawKey<'_>, b: RawKey<'_>) -> Ordering {
-        if !(a.is_packed() && b.is_packed()) {
-            return self.unpack_pos(a).cmp(&self.unpack_pos(b));
-        }
-        let mut left = self.pos_bits();
-        let mut i = self.key_u64s();
-        while left > 0 {
-            i -= 1;
-            let mask = if left >= 64 { u64::MAX } else { u64::MAX << (64 - left) };
-            match (a.word(i) & mask).cmp(&(b.word(i) & mask)) {
-                Ordering::Equal => left = left.saturating_sub(64),
-                unequal => return unequal,
-            }
-        }
-        Ordering::Equal
-    }
-
-    /// The most significant 64 bits of the packed position of `raw`: a number that orders keys coarsely.
-    /// For an unpacked key see [`KeyFormat::digest_of_pos`].
-    #[inline]
-    pub(crate) fn digest(&self, raw: RawKey<'_>) -> u64 {
-        if raw.is_packed() {
-            raw.word(self.key_u64s() - 1) & self.top_mask
-        } else {
-            self.digest_of_pos(self.unpack_pos(raw))
-        }
-    }
-
-    /// The digest of any position: never decreasing with the position, and equal to [`KeyFormat::digest`] for
-    /// positions that pack. A field outside the format's range is clamped, and the less significant ones with it.
-    #[inline]
-    pub(crate) fn digest_of_pos(&self, pos: Bpos) -> u64 {
-        let (mut out, mut free_bits, mut clamped) = (0u64, 64u32, None);
-        for (f, value) in [pos.inode, pos.offset, u64::from(pos.snapshot)].into_iter().enumerate() {
-            let (mask, bits, offset) = (self.places[f].mask, u32::from(self.bits()[f]), self.offsets()[f]);
-            let raw = match clamped {
-                Some(Ordering::Less) => 0,
-                Some(_) => mask,
-                None if value < offset => {
-                    clamped = Some(Ordering::Less);
-                    0
-                }
-                None if value - offset > mask => {
-                    clamped = Some(Ordering::Greater);
-                    mask
-                }
-                None => value - offset,
-            };
-            if bits == 0 {
-                continue;
-            }
-            if bits >= free_bits {
-                return out | raw >> (bits - free_bits);
-            }
-            free_bits -= bits;
-            out |= raw << free_bits;
-        }
-        out
     }
 }
 
@@ -284,10 +236,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bkey::KeyBuf;
     use crate::bytes::Reader;
     use crate::node::format::{FormatBuilder, FormatRules};
-    use crate::node::testing::{any_bkey, any_format, any_key, near_bkeys};
+    use crate::node::testing::{any_format, any_key, near_bkeys};
 
     /// spec 30 §4.3, the extents node.
     fn example_format() -> KeyFormat {
@@ -373,33 +324,10 @@ mod tests {
         }
 
         #[test]
-        fn packed_order_is_position_order(keys in near_bkeys(), other in any_bkey()) {
-            let mut b = FormatBuilder::new();
-            keys.iter().for_each(|k| b.add_key(k));
-            let f = b.build();
-            let stored: Vec<Vec<u8>> = keys.iter().chain([&other]).map(|k| {
-                let mut out = Vec::new();
-                f.encode_key(KeyBuf { k: *k, value: Box::default() }.as_key(), &mut out);
-                out
-            }).collect();
-            for x in &stored {
-                for y in &stored {
-                    let (x, y) = (RawKey::parse(&f, x).unwrap(), RawKey::parse(&f, y).unwrap());
-                    let want = f.unpack_pos(x).cmp(&f.unpack_pos(y));
-                    prop_assert_eq!(f.cmp_pos(x, y), want);
-                    prop_assert_eq!(f.digest(x), f.digest_of_pos(f.unpack_pos(x)));
-                    if want == Ordering::Less {
-                        prop_assert!(f.digest(x) <= f.digest(y));
-                    }
-                }
-            }
-        }
-
-        #[test]
         fn arbitrary_bytes_never_panic(f in any_format(), bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             if let Ok(raw) = RawKey::parse(&f, &bytes) {
                 let _ = f.unpack(raw);
-                let _ = f.digest(raw);
+                let _ = f.unpack_pos(raw);
             }
         }
     }

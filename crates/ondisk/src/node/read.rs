@@ -10,16 +10,17 @@
 //! of all bsets together. Among keys at one position that of the latest bset wins; if that is a tombstone, the position is empty.
 //! The tombstones of snapshots (`whiteout`) are keys like others here.
 
-use super::check::{BsetWalk, KeyRules};
+use super::check::{BsetWalk, GoodKey, KeyRules};
 use super::format::{FormatRules, KeyFormat};
 use super::header::{
     BsetHeader, CSUM_BYTES, ENCRYPTED_HEADER, ENTRY_HEADER_BYTES, KEYS_NONCE_BYTES, NODE_HEADER_BYTES,
     NodeHeader,
 };
-use super::keys::SortedKeys;
+use super::keys::{SortedKeys, SortedKeysBuilder};
 use super::pack::RawKey;
 use super::problem::{BadNode, NodeProblem};
 use super::ptr::NodeExpectation;
+use crate::bpos::Bpos;
 use crate::bytes::Reader;
 use crate::checksum::{self, Checksum, ChecksumType};
 use crate::crypto::{self, Nonce};
@@ -176,20 +177,23 @@ impl ReadNode {
         let format = &self.header.format;
         let bounds = (self.header.min_key, self.header.max_key);
         let rules = KeyRules { btree: self.header.btree, level: self.header.level };
-        let mut entries = Vec::new();
+        let mut keys: Vec<GoodKey> = Vec::new();
         for bset in self.bsets.iter().filter(|b| b.used) {
-            let keys = &raw[bset.keys()];
-            let walk = BsetWalk { format, keys, rules, bounds: (!self.range_updated).then_some(bounds) };
             let base = bset.keys().start;
+            let walk = BsetWalk {
+                format,
+                keys: &raw[bset.keys()],
+                rules,
+                bounds: (!self.range_updated).then_some(bounds),
+            };
             let good = walk.run(|at, problem| problems.push(NodeProblem::Key { at: base + at, problem }));
-            entries.reserve(good.len());
-            entries.extend(good.into_iter().map(|at| Entry::new(format, raw, base + at as usize)));
+            keys.extend(good.into_iter().map(|k| GoodKey { at: k.at + base as u32, ..k }));
         }
         if self.bsets.len() > 1 {
             // Stable, so that among equal positions later bsets stay behind earlier ones; it finds and merges the runs.
-            entries.sort_by(|a, b| a.cmp(b, format, raw));
+            keys.sort_by_key(|k| k.pos);
         }
-        let keys = live_keys(&entries, format, raw, rules.level, bounds);
+        let keys = live_keys(&keys, format, raw, rules.level, bounds);
         let node = DecodedNode { header: self.header, seq: self.seq, sectors: self.sectors, keys };
         (node, problems)
     }
@@ -356,69 +360,30 @@ pub(crate) fn crypt(
     }
 }
 
-/// A key waiting to be merged: where it is, and its digest to compare by.
-#[derive(Clone, Copy)]
-struct Entry {
-    digest: u64,
-    at: u32,
-}
-
-impl Entry {
-    fn new(format: &KeyFormat, raw: &[u8], at: usize) -> Entry {
-        // Without order in packed keys the digest tells nothing; whole positions are compared then.
-        let digest = if format.keeps_order() { format.digest(RawKey::of_valid(&raw[at..])) } else { 0 };
-        Entry { digest, at: at as u32 }
-    }
-
-    fn key<'a>(&self, raw: &'a [u8]) -> RawKey<'a> {
-        RawKey::of_valid(&raw[self.at as usize..])
-    }
-
-    fn cmp(&self, other: &Entry, format: &KeyFormat, raw: &[u8]) -> std::cmp::Ordering {
-        self.digest.cmp(&other.digest).then_with(|| {
-            if format.keeps_order() {
-                format.cmp_pos(self.key(raw), other.key(raw))
-            } else {
-                format.unpack_pos(self.key(raw)).cmp(&format.unpack_pos(other.key(raw)))
-            }
-        })
-    }
-}
-
 /// The last of each run of equal positions, unless it is a tombstone or outside the bounds.
 fn live_keys(
-    sorted: &[Entry],
+    sorted: &[GoodKey],
     format: &KeyFormat,
     raw: &[u8],
     level: u8,
-    (min, max): (crate::Bpos, crate::Bpos),
+    (min, max): (Bpos, Bpos),
 ) -> SortedKeys {
-    let bytes = sorted.iter().map(|e| e.key(raw).bytes().len()).sum();
-    let mut out = if format.keeps_order() {
-        SortedKeys::with_capacity(format.clone(), sorted.len(), bytes)
-    } else {
-        SortedKeys::with_capacity(KeyFormat::CURRENT, sorted.len(), bytes)
+    let live = || {
+        let last_of_run = |i: usize| sorted.get(i + 1).is_none_or(|next| next.pos != sorted[i].pos);
+        (0..sorted.len())
+            .filter(move |&i| last_of_run(i))
+            .map(|i| sorted[i])
+            .filter(|k| !k.deleted && min <= k.pos && k.pos <= max)
+            .map(|k| (RawKey::of_valid(&raw[k.at as usize..]), k.pos))
     };
-    for (i, entry) in sorted.iter().enumerate() {
-        let superseded = sorted.get(i + 1).is_some_and(|next| entry.cmp(next, format, raw).is_eq());
-        let key = entry.key(raw);
-        if superseded || key.ty() == KeyType::DELETED {
-            continue;
-        }
-        let pos = format.unpack_pos(key);
-        if pos < min || pos > max {
-            continue;
-        }
-        if format.keeps_order() {
-            out.push_raw(key);
-        } else {
-            out.push(format.unpack(key));
-        }
+    let (count, bytes) = live().fold((0, 0), |(n, bytes), (key, _)| (n + 1, bytes + key.bytes().len()));
+    let mut out = SortedKeysBuilder::with_capacity(format.clone(), count, bytes);
+    for (key, pos) in live() {
+        out.push_raw(key, pos);
         if level > 0 && key.ty() == KeyType::BTREE_PTR_V2 {
             // Pointers of somebody's memory do get written (spec 30 §5.6).
             out.zero_first_word_of_last_value();
         }
     }
-    out.shrink_to_fit();
-    out
+    out.finish()
 }
