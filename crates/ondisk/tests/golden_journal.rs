@@ -71,26 +71,23 @@ fn rebuild(list: &[u8]) -> Vec<u8> {
         let entry = JsetEntry::decode(&frame.unwrap()).unwrap();
         assert!(!matches!(entry, JsetEntry::Unknown(_)), "{entry}");
         entry.encode(&mut out);
-        match entry {
-            JsetEntry::BtreeKeys(l) | JsetEntry::LogBkey(l) => rebuild_keys(l.keys, 0),
-            JsetEntry::Overwrite(l) => rebuild_keys(l.keys, NEEDS_WHITEOUT),
-            _ => {}
+        if let JsetEntry::BtreeKeys(l) | JsetEntry::Overwrite(l) | JsetEntry::LogBkey(l) = entry {
+            rebuild_keys(l.keys);
         }
     }
     out
 }
 
-/// In the format byte of a key; copied along from the node into `overwrite`, where it means nothing (spec 20 §3.2).
-const NEEDS_WHITEOUT: u8 = 0x80;
-
-/// Decodes and encodes keys one by one; the bits `free` of the format byte may be set.
-fn rebuild_keys(keys: Keys<'_>, free: u8) {
+/// Decodes and encodes keys one by one. Keys copied from a node may have the bit `needs_whiteout` set, which means nothing
+/// outside the node (spec 30 §3).
+fn rebuild_keys(keys: Keys<'_>) {
+    const NEEDS_WHITEOUT: u8 = 0x80;
     let stored = keys.as_bytes();
     let mut again = Vec::new();
     for key in keys {
         let at = again.len();
         key.unwrap().encode(&mut again);
-        again[at + 1] |= stored[at + 1] & free;
+        again[at + 1] |= stored[at + 1] & NEEDS_WHITEOUT;
     }
     assert_eq!(again, stored);
 }
