@@ -29,9 +29,6 @@ use crate::key_type::KeyType;
 use crate::units::{NodeSeq, SECTOR_BYTES, Sectors, Seq};
 use crate::version::Version;
 
-/// No node is larger: sectors inside a node are 16-bit numbers on disk.
-const NODE_BYTES_MAX: usize = (1 << 16) * SECTOR_BYTES as usize;
-
 /// What is the same for all nodes of a filesystem.
 pub struct ReadContext<'a> {
     /// Magic of its nodes ([`super::node_magic`]).
@@ -139,8 +136,6 @@ impl ReadNode {
     /// # Errors
     /// If this is not the node that is meant or it cannot be read. `raw` may be partly decrypted then.
     pub fn read(raw: &mut [u8], want: &NodeExpectation, ctx: &ReadContext<'_>) -> Result<ReadNode, BadNode> {
-        let len = raw.len().min(NODE_BYTES_MAX);
-        let raw = &mut raw[..len];
         if raw.len() < NODE_HEADER_BYTES {
             return Err(BadNode::TooShort(raw.len()));
         }
@@ -177,9 +172,6 @@ impl ReadNode {
 
     /// Merges the bsets into one sorted run of live keys; `raw` is what [`ReadNode::read`] left. Bad keys are dropped and added
     /// to the problems returned.
-    ///
-    /// # Panics
-    /// If `raw` is shorter than what was read.
     pub fn merge(self, raw: &[u8]) -> (DecodedNode, Vec<NodeProblem>) {
         let mut problems = self.problems;
         let format = &self.header.format;
