@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// Kind of data. A newtype, not an enum, because newer programs may write kinds this version does not know.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The default is `free`, which is what a bucket without a key is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct DataType(pub u8);
 
 macro_rules! data_types {

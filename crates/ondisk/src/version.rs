@@ -240,6 +240,11 @@ impl Version {
         self >= Self::PER_DEV_FRAGMENTATION_LRU
     }
 
+    /// Volumes of this version are listed in the style of the 1.39 tools; older ones in that of the 1.13 tools.
+    pub fn lists_in_new_style(self) -> bool {
+        self > Self::INODE_HAS_CHILD_SNAPSHOTS
+    }
+
     /// Snapshots and subvolumes carry an explicit state (spec 80 §5.18).
     pub fn snapshots_have_state(self) -> bool {
         self >= Self::PER_DEV_FRAGMENTATION_LRU
