@@ -44,6 +44,14 @@ unit! {
     NodeSeq(u64)
 }
 unit! {
+    /// Number of a superblock write (spec 10 §4): unrelated to journal entries. mkfs writes 0.
+    SbSeq(u64)
+}
+unit! {
+    /// Seconds since the Unix epoch, the unit of times in the superblock (spec 10 §1); 0 is "never".
+    UnixSeconds(u64)
+}
+unit! {
     /// Index of a bucket on its device.
     BucketIndex(u64)
 }
