@@ -20,7 +20,7 @@ pub struct ScanItem {
     pub at: Sectors,
     /// Bytes that are no entry lie between this one and the one before: something was damaged.
     pub after_gap: bool,
-    /// The entry, or the header of one that claims to extend past the bucket's end.
+    /// The entry, or the header of one that claims to extend past the bucket's end (or comes after too many damaged ones).
     pub jset: Result<Jset, JsetHeader>,
 }
 
@@ -34,6 +34,10 @@ impl ScanItem {
     }
 }
 
+/// How many bytes of damaged entries are looked at per byte of bucket. Their lengths cannot be trusted: if every block claimed
+/// to start an entry that fills the rest of the bucket, checking them all would take the square of the bucket's size.
+const DAMAGED_PER_BYTE_MAX: usize = 4;
+
 /// Iterates over the entries of a bucket's bytes.
 #[derive(Clone, Debug)]
 pub struct BucketScan<'a> {
@@ -44,6 +48,8 @@ pub struct BucketScan<'a> {
     newest: Option<Seq>,
     /// Where the last entry ends, as far as is known.
     contiguous_until: usize,
+    /// Bytes of damaged entries still to be looked at.
+    damaged_left: usize,
 }
 
 impl<'a> BucketScan<'a> {
@@ -53,7 +59,8 @@ impl<'a> BucketScan<'a> {
     /// If the format's block size is zero.
     pub fn new(format: JsetFormat<'a>, bucket: &'a [u8]) -> BucketScan<'a> {
         assert!(format.block_bytes > 0, "block size");
-        BucketScan { format, bucket, at: 0, newest: None, contiguous_until: 0 }
+        let damaged_left = bucket.len().saturating_mul(DAMAGED_PER_BYTE_MAX);
+        BucketScan { format, bucket, at: 0, newest: None, contiguous_until: 0, damaged_left }
     }
 
     fn item(&mut self, at: usize, end: usize, jset: Result<Jset, JsetHeader>) -> ScanItem {
@@ -72,6 +79,9 @@ impl<'a> BucketScan<'a> {
         if self.newest.is_some_and(|newest| header.seq <= newest) {
             return None;
         }
+        if header.bytes() > self.damaged_left as u64 {
+            return Some(self.item(at, next_block, Err(header)));
+        }
         match read(&self.format, rest) {
             Found::Nothing => None,
             Found::TooLong(header) => Some(self.item(at, next_block, Err(header))),
@@ -80,6 +90,8 @@ impl<'a> BucketScan<'a> {
                 if jset.checksum.is_ok() {
                     self.newest = Some(jset.header.seq);
                     self.at = end;
+                } else {
+                    self.damaged_left -= jset.as_bytes().len();
                 }
                 Some(self.item(at, end, Ok(jset)))
             }

@@ -331,6 +331,25 @@ mod scanning {
         assert_eq!((last.at, last.header().seq), (Sectors(2), Seq(12)));
         assert!(last.jset.is_err());
     }
+
+    #[test]
+    fn overlapping_damaged_entries_cost_a_few_passes_only() {
+        let blocks = 200;
+        let mut bucket = vec![0; blocks * BLOCK];
+        for block in 0..blocks {
+            let mut header = JsetHeader::decode(&three()[0]).unwrap();
+            header.u64s = (((blocks - block) * BLOCK - JSET_HEADER_BYTES) / 8) as u32;
+            bucket[block * BLOCK..][..JSET_HEADER_BYTES].copy_from_slice(&header.to_bytes());
+        }
+        let items: Vec<_> = BucketScan::new(format(None), &bucket).collect();
+        assert_eq!(items.len(), blocks, "each is reported");
+        let looked_at = items.iter().flat_map(|i| &i.jset).map(|jset| jset.as_bytes().len()).sum::<usize>();
+        assert!(looked_at <= 5 * bucket.len(), "{looked_at} bytes of {}", bucket.len());
+        // Enough is left for good entries behind a damaged one that claims all the rest.
+        bucket[BLOCK..].fill(0);
+        bucket[BLOCK..2 * BLOCK].copy_from_slice(&entry(&seal(13, 9)));
+        assert_eq!(scan(&bucket), [(0, 10, false), (1, 13, true)]);
+    }
 }
 
 mod checking {
