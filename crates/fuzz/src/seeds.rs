@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use frazil_ondisk::Key;
 use frazil_ondisk::bytes::Reader;
 use frazil_ondisk::jset::{JSET_HEADER_BYTES, JsetHeader, jset_magic};
 use frazil_ondisk::node::{BsetHeader, ENTRY_HEADER_BYTES, KeyFormat, NODE_HEADER_BYTES, RawKey, node_magic};
@@ -36,6 +37,8 @@ const SUPERBLOCK_BYTE: usize = 4096;
 const SECTOR: usize = 512;
 /// How many journal entries are kept per image.
 const JSETS_PER_IMAGE: usize = 8;
+/// How many keys of a type are kept per device.
+const KEYS_PER_TYPE: usize = 3;
 /// Longest node that is kept, bytes.
 const NODE_BYTES_MAX: usize = 16 << 10;
 /// Longest piece of a bucket that is kept, bytes.
@@ -60,6 +63,7 @@ pub fn of_target(name: &str) -> Vec<Vec<u8>> {
         "packed_keys" => {
             devices().flat_map(|device| nodes(&device)).map(|node| format_and_keys(&node)).collect()
         }
+        "value" => devices().flat_map(|device| one_of_each_type(&device)).collect(),
         "bkey" => devices().flat_map(|device| nodes(&device)).map(|node| unpacked(&node)).collect(),
         _ => panic!("there are no inputs for a target called {name}"),
     };
@@ -160,4 +164,28 @@ fn unpacked(node: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// For each key type, the first keys of different sizes.
+fn one_of_each_type(device: &[u8]) -> Vec<Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for at in sectors_with(device, node_magic) {
+        let area = &device[at..device.len().min(at + NODE_BYTES_MAX)];
+        let keys = unpacked(area);
+        let mut r = Reader::new("bkey", &keys);
+        while let Ok(key) = Key::decode(&mut r) {
+            found.entry((key.k.ty.0, key.value.len())).or_insert_with(|| {
+                let mut encoded = Vec::new();
+                key.encode(&mut encoded);
+                encoded
+            });
+        }
+    }
+    let mut of_type = BTreeMap::new();
+    found.retain(|(ty, _), _| {
+        let kept: &mut usize = of_type.entry(*ty).or_default();
+        *kept += 1;
+        *kept <= KEYS_PER_TYPE
+    });
+    found.into_values().collect()
 }

@@ -4,6 +4,7 @@
 
 mod journal;
 mod node;
+mod value;
 
 /// A decoder under test.
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +22,10 @@ pub struct Target {
 }
 
 /// Every target.
-pub const ALL: [Target; 6] = [
+pub const ALL: [Target; 7] = [
     Target { name: "bkey", run: node::bkey, bytes_per_byte_max: 8 },
     Target { name: "packed_keys", run: node::packed_keys, bytes_per_byte_max: 16 },
+    Target { name: "value", run: value::value, bytes_per_byte_max: 256 },
     Target { name: "node", run: node::node, bytes_per_byte_max: 32 },
     Target { name: "jset", run: journal::jset, bytes_per_byte_max: 32 },
     Target { name: "jset_list", run: journal::jset_list, bytes_per_byte_max: 32 },

@@ -3,6 +3,8 @@
 //! `FRAZIL_SEED` and `FRAZIL_ROUNDS` replay and prolong it (see `frazil_testing::seed`). An input that fails is kept under
 //! `target/fuzz-failures/`; put it into `crates/fuzz/regressions/TARGET/` together with the fix, and it is tried forever.
 
+#![allow(clippy::unwrap_used)] // What goes wrong here is for the test run to show.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -88,4 +90,4 @@ macro_rules! bounded {
     };
 }
 
-bounded! { bkey packed_keys node jset jset_list journal_bucket }
+bounded! { bkey packed_keys value node jset jset_list journal_bucket }
