@@ -186,9 +186,7 @@ impl<'t> Cursor<'t> {
                 }
             };
             self.enter(from, true)?;
-            if let At::Leaf { view, min, .. } = &mut self.at
-                && from > *min
-            {
+            if let At::Leaf { view, .. } = &mut self.at {
                 view.seek(from);
             }
         }
@@ -221,16 +219,16 @@ impl<'t> Cursor<'t> {
                 },
             };
             self.enter(to, false)?;
-            if let At::Leaf { view, max, .. } = &mut self.at {
+            if let At::Leaf { view, .. } = &mut self.at {
                 match before {
-                    Some(pos) if pos <= *max => view.seek(pos),
-                    _ => view.seek_end(),
+                    Some(pos) => view.seek(pos),
+                    None => view.seek_end(),
                 }
             }
         }
     }
 
-    /// Moves into the node that covers `pos`, in front of its first key in the range.
+    /// Moves into the node that covers `pos`.
     fn enter(&mut self, pos: Bpos, forward: bool) -> Result<()> {
         self.bad = None;
         match self.trees.descend(self.btree, pos, self.level) {

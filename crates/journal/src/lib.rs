@@ -4,8 +4,13 @@
 //! from 1. After a crash the entries from the oldest one still needed up to the newest one that was flushed are applied to the
 //! b-trees found on disk, and the filesystem is as it was at that flush.
 //!
+//! * [`engine`] is the running journal: reservations, buffers, ordered writes, flushes, pins, reclaim.
 //! * [`read`] finds out, after a crash, which entries count, and makes what they say available: roots, and an overlay of keys.
 //!
 //! The format is `frazil_ondisk::jset` (spec 20 part 1); blocks are `frazil_device`.
 
+pub mod engine;
 pub mod read;
+pub(crate) mod sync;
+
+pub use engine::{Journal, JournalError, Pin, Reservation, Watermark};
