@@ -33,7 +33,7 @@ impl KeyHandle {
     pub fn key(&self) -> Key<'_> {
         match &self.0 {
             Inner::Node(node, i) => node.keys().get(*i),
-            Inner::Overlay(keys, j) => keys[*j].as_key(),
+            Inner::Overlay(keys, j) => keys.get(*j),
         }
     }
 }

@@ -103,7 +103,7 @@ impl Node {
         match at {
             KeyRef::Node(i) => self.keys.get(i as usize),
             KeyRef::Overlay(j) => {
-                overlay.expect("only a node made with an overlay has children in it")[j as usize].as_key()
+                overlay.expect("only a node made with an overlay has children in it").get(j as usize)
             }
         }
     }

@@ -17,10 +17,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use frazil_ondisk::{BtreeId, KeyBuf};
+use frazil_journal::read;
+use frazil_ondisk::node::{FormatBuilder, SortedKeys, SortedKeysBuilder};
+use frazil_ondisk::{BtreeId, Key};
 
-/// The journal's keys of one level of one b-tree, strictly ascending by position.
-pub(crate) type LevelKeys = Arc<[KeyBuf]>;
+/// The journal's keys of one level of one b-tree, `deleted` ones included.
+pub(crate) type LevelKeys = Arc<SortedKeys>;
 
 /// The journal's keys of all b-trees.
 #[derive(Default)]
@@ -34,20 +36,25 @@ impl Overlay {
         Self::default()
     }
 
-    /// Sets the keys of one level. Of several at one position the last one counts, as it does in the journal; the order is
-    /// otherwise free. Replaces what was set for that level before.
-    pub fn set(&mut self, btree: BtreeId, level: u8, mut keys: Vec<KeyBuf>) {
-        if !keys.is_sorted_by(|a, b| a.k.pos < b.k.pos) {
-            keys.reverse();
-            // Stable, so that after the reversal the newest of equal positions comes first and is the one kept.
-            keys.sort_by_key(|key| key.k.pos);
-            keys.dedup_by_key(|key| key.k.pos);
+    /// Sets the keys of one level; replaces what was set for that level before.
+    ///
+    /// # Panics
+    /// If the positions do not rise strictly: of several keys at one position only the newest belongs in an overlay.
+    pub fn set<'k>(&mut self, btree: BtreeId, level: u8, keys: impl Iterator<Item = Key<'k>> + Clone) {
+        let mut format = FormatBuilder::new();
+        let (mut count, mut bytes) = (0, 0);
+        for key in keys.clone() {
+            format.add_key(&key.k);
+            count += 1;
+            bytes += key.u64s() * 8;
         }
-        if keys.is_empty() {
+        if count == 0 {
             self.levels.remove(&(btree, level));
-        } else {
-            self.levels.insert((btree, level), keys.into());
+            return;
         }
+        let mut sorted = SortedKeysBuilder::with_capacity(format.build(), count, bytes);
+        keys.for_each(|key| sorted.push(key));
+        self.levels.insert((btree, level), Arc::new(sorted.finish()));
     }
 
     /// The keys of one level, `deleted` ones included; `None` if there are none.
@@ -61,31 +68,52 @@ impl Overlay {
     }
 }
 
+impl From<&read::Overlay> for Overlay {
+    /// The overlay that a scan of the journal found, without its accounting deltas.
+    fn from(journal: &read::Overlay) -> Self {
+        let mut overlay = Overlay::empty();
+        for (btree, level) in journal.levels() {
+            let keys = journal.level(btree, level);
+            overlay.set(btree, level, (0..keys.len()).map(|i| keys.key(i)));
+        }
+        overlay
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use frazil_ondisk::{Bpos, KeyType};
+    use frazil_ondisk::{Bpos, KeyBuf};
 
     use super::*;
+    use crate::testing::{deleted, key};
 
-    fn key(offset: u64, value: u8) -> KeyBuf {
-        KeyBuf::new(KeyType::COOKIE, Bpos::new(0, offset, 0), 0, [value; 8])
+    fn at(offset: u64) -> Bpos {
+        Bpos::new(0, offset, 0)
     }
 
     #[test]
-    fn the_last_of_equal_positions_counts() {
+    fn keys_are_kept_as_they_are() {
+        let keys = [key(at(3), 1), deleted(at(4)), key(Bpos::MAX, 2)];
         let mut overlay = Overlay::empty();
-        overlay.set(BtreeId::ALLOC, 0, vec![key(5, 1), key(3, 2), key(5, 3), key(4, 4), key(3, 5)]);
-        let keys = overlay.level(BtreeId::ALLOC, 0).unwrap();
-        assert_eq!(**keys, [key(3, 5), key(4, 4), key(5, 3)]);
+        overlay.set(BtreeId::ALLOC, 0, keys.iter().map(KeyBuf::as_key));
+        let level = overlay.level(BtreeId::ALLOC, 0).unwrap();
+        assert!(level.iter().eq(keys.iter().map(KeyBuf::as_key)));
         assert!(overlay.level(BtreeId::ALLOC, 1).is_none());
     }
 
     #[test]
     fn setting_no_keys_clears_a_level() {
         let mut overlay = Overlay::empty();
-        overlay.set(BtreeId::ALLOC, 1, vec![key(1, 1)]);
+        overlay.set(BtreeId::ALLOC, 1, [key(at(1), 1)].iter().map(KeyBuf::as_key));
         assert_eq!(overlay.counts().collect::<Vec<_>>(), [(BtreeId::ALLOC, 1, 1)]);
-        overlay.set(BtreeId::ALLOC, 1, vec![]);
+        overlay.set(BtreeId::ALLOC, 1, std::iter::empty());
         assert_eq!(overlay.counts().count(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "order")]
+    fn two_keys_at_one_position_are_refused() {
+        let keys = [key(at(3), 1), key(at(3), 2)];
+        Overlay::empty().set(BtreeId::ALLOC, 0, keys.iter().map(KeyBuf::as_key));
     }
 }

@@ -143,7 +143,7 @@ impl Forest {
     pub(crate) fn trees(&self, cache_bytes: usize) -> Btrees {
         let mut overlay = Overlay::empty();
         for (&(btree, level), keys) in &self.overlay {
-            overlay.set(btree, level, keys.values().cloned().collect());
+            overlay.set(btree, level, keys.values().map(KeyBuf::as_key));
         }
         Btrees::new(self.roots.clone(), overlay, Box::new(self.clone()), cache_bytes)
     }

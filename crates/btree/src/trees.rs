@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeBounds;
 use std::sync::{Arc, OnceLock};
 
+use frazil_journal::read;
 use frazil_ondisk::node::NodePtr;
 use frazil_ondisk::{Bpos, BtreeId, DecodeError, KeyBuf, KeyType};
 use parking_lot::Mutex;
@@ -38,6 +39,15 @@ pub enum Root {
     },
     /// There was a root and it is lost: a journal entry without a key (spec 60 §4.4).
     Lost,
+}
+
+impl From<&read::Root> for Root {
+    fn from(root: &read::Root) -> Self {
+        match &root.key {
+            Some(key) => Root::At { level: root.level, key: key.clone() },
+            None => Root::Lost,
+        }
+    }
 }
 
 /// The roots of all b-trees, also of those this version does not know; a b-tree without one is empty.
@@ -134,9 +144,9 @@ impl Btrees {
     /// If the node that covers `pos` cannot be had.
     pub fn get(&self, btree: BtreeId, pos: Bpos) -> Result<Option<KeyHandle>> {
         if let Some(keys) = self.overlay.level(btree, 0)
-            && let Ok(j) = keys.binary_search_by_key(&pos, |key| key.k.pos)
+            && let Some(j) = keys.find(pos)
         {
-            let live = keys[j].k.ty != KeyType::DELETED;
+            let live = keys.get(j).k.ty != KeyType::DELETED;
             return Ok(live.then(|| KeyHandle::in_overlay(Arc::clone(keys), j)));
         }
         let Some(node) = self.descend(btree, pos, 0)?.node else { return Ok(None) };

@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use frazil_ondisk::{Bpos, Key, KeyBuf, KeyType};
+use frazil_ondisk::node::SortedKeys;
+use frazil_ondisk::{Bpos, Key, KeyType};
 
 use crate::handle::KeyHandle;
 use crate::node::Node;
@@ -64,25 +65,20 @@ impl Run {
 }
 
 /// The index behind the last position that is at most `max`.
-fn upper_bound(max: Bpos, len: usize, lower_bound: impl Fn(Bpos) -> usize) -> usize {
-    max.successor().map_or(len, lower_bound)
+fn upper_bound(max: Bpos, keys: &SortedKeys) -> usize {
+    max.successor().map_or(keys.len(), |behind| keys.lower_bound(behind))
 }
 
 fn node_run(node: &Node, min: Bpos, max: Bpos) -> Run {
     // Most nodes are visited whole; the comparisons save two searches then.
     let keys = node.keys();
     let begin = if min <= node.span().min { 0 } else { keys.lower_bound(min) };
-    let end = if max >= node.span().max {
-        keys.len()
-    } else {
-        upper_bound(max, keys.len(), |p| keys.lower_bound(p))
-    };
+    let end = if max >= node.span().max { keys.len() } else { upper_bound(max, keys) };
     Run::new(begin, end)
 }
 
-fn overlay_run(keys: &[KeyBuf], min: Bpos, max: Bpos) -> Run {
-    let lower_bound = |pos| keys.partition_point(|key| key.k.pos < pos);
-    Run::new(lower_bound(min), upper_bound(max, keys.len(), lower_bound))
+fn overlay_run(keys: &SortedKeys, min: Bpos, max: Bpos) -> Run {
+    Run::new(keys.lower_bound(min), upper_bound(max, keys))
 }
 
 impl<N: Deref<Target = Node>> MergedView<N> {
@@ -102,7 +98,7 @@ impl<N: Deref<Target = Node>> MergedView<N> {
             self.node_run.seek(node.keys().lower_bound(pos));
         }
         if let Some((keys, run)) = &mut self.overlay {
-            run.seek(keys.partition_point(|key| key.k.pos < pos));
+            run.seek(keys.lower_bound(pos));
         }
     }
 
@@ -133,14 +129,11 @@ impl<N: Deref<Target = Node>> MergedView<N> {
 
     fn next_merged(&mut self) -> Option<KeyRef> {
         loop {
-            let Some((k, j)) = self.overlay.as_ref().and_then(|(keys, run)| {
-                let j = run.ahead()?;
-                Some((keys[j].k, j))
-            }) else {
-                return self.next_of_node();
-            };
+            let Some((keys, run)) = &mut self.overlay else { return self.next_of_node() };
+            let Some(j) = run.ahead() else { return self.next_of_node() };
+            let (pos, live) = (keys.pos(j), keys.raw(j).ty() != KeyType::DELETED);
             if let Some(i) = self.node_run.ahead() {
-                match self.node_pos(i).cmp(&k.pos) {
+                match self.node_pos(i).cmp(&pos) {
                     Ordering::Less => return self.next_of_node(),
                     Ordering::Equal => self.node_run.at += 1,
                     Ordering::Greater => {}
@@ -149,7 +142,7 @@ impl<N: Deref<Target = Node>> MergedView<N> {
             if let Some((_, run)) = &mut self.overlay {
                 run.at += 1;
             }
-            if k.ty != KeyType::DELETED {
+            if live {
                 return Some(KeyRef::Overlay(j as u32));
             }
         }
@@ -158,14 +151,11 @@ impl<N: Deref<Target = Node>> MergedView<N> {
     /// Moves in front of the previous key that is not deleted, and returns it.
     pub(crate) fn prev(&mut self) -> Option<KeyRef> {
         loop {
-            let Some((k, j)) = self.overlay.as_ref().and_then(|(keys, run)| {
-                let j = run.behind()?;
-                Some((keys[j].k, j))
-            }) else {
-                return self.prev_of_node();
-            };
+            let Some((keys, run)) = &mut self.overlay else { return self.prev_of_node() };
+            let Some(j) = run.behind() else { return self.prev_of_node() };
+            let (pos, live) = (keys.pos(j), keys.raw(j).ty() != KeyType::DELETED);
             if let Some(i) = self.node_run.behind() {
-                match self.node_pos(i).cmp(&k.pos) {
+                match self.node_pos(i).cmp(&pos) {
                     Ordering::Greater => return self.prev_of_node(),
                     Ordering::Equal => self.node_run.at -= 1,
                     Ordering::Less => {}
@@ -174,7 +164,7 @@ impl<N: Deref<Target = Node>> MergedView<N> {
             if let Some((_, run)) = &mut self.overlay {
                 run.at -= 1;
             }
-            if k.ty != KeyType::DELETED {
+            if live {
                 return Some(KeyRef::Overlay(j as u32));
             }
         }
@@ -193,7 +183,7 @@ impl<N: Deref<Target = Node>> MergedView<N> {
             KeyRef::Node(i) => {
                 self.node.as_ref().expect("a key in a node implies the node").keys().get(i as usize)
             }
-            KeyRef::Overlay(j) => self.overlay_keys()[j as usize].as_key(),
+            KeyRef::Overlay(j) => self.overlay_keys().get(j as usize),
         }
     }
 
@@ -202,7 +192,7 @@ impl<N: Deref<Target = Node>> MergedView<N> {
     pub(crate) fn pos(&self, at: KeyRef) -> Bpos {
         match at {
             KeyRef::Node(i) => self.node_pos(i as usize),
-            KeyRef::Overlay(j) => self.overlay_keys()[j as usize].k.pos,
+            KeyRef::Overlay(j) => self.overlay_keys().pos(j as usize),
         }
     }
 
