@@ -186,7 +186,9 @@ impl<'t> Cursor<'t> {
                 }
             };
             self.enter(from, true)?;
-            if let At::Leaf { view, .. } = &mut self.at {
+            if let At::Leaf { view, min, .. } = &mut self.at
+                && from > *min
+            {
                 view.seek(from);
             }
         }
@@ -219,16 +221,16 @@ impl<'t> Cursor<'t> {
                 },
             };
             self.enter(to, false)?;
-            if let At::Leaf { view, .. } = &mut self.at {
+            if let At::Leaf { view, max, .. } = &mut self.at {
                 match before {
-                    Some(pos) => view.seek(pos),
-                    None => view.seek_end(),
+                    Some(pos) if pos <= *max => view.seek(pos),
+                    _ => view.seek_end(),
                 }
             }
         }
     }
 
-    /// Moves into the node that covers `pos`.
+    /// Moves into the node that covers `pos`, in front of its first key in the range.
     fn enter(&mut self, pos: Bpos, forward: bool) -> Result<()> {
         self.bad = None;
         match self.trees.descend(self.btree, pos, self.level) {

@@ -66,7 +66,23 @@ impl Btrees {
     /// If a node that may hold it cannot be had.
     pub fn get_visible(&self, btree: BtreeId, pos: Bpos, view: &View) -> Result<Option<KeyHandle>> {
         // Ancestors have larger ids, so nothing below the snapshot's own can be the one.
-        let mut raw = self.cursor(btree, pos.with_snapshot(view.id().0)..=pos.with_snapshot(u32::MAX));
+        let (from, to) = (pos.with_snapshot(view.id().0), pos.with_snapshot(u32::MAX));
+        if self.overlay(btree, 0).is_none() {
+            let place = self.descend(btree, from, 0)?;
+            let Some(node) = place.node else { return Ok(None) };
+            let keys = node.keys();
+            let begin = keys.lower_bound(from);
+            let slot = (begin..keys.len()).map(|i| (i, keys.pos(i))).take_while(|(_, pos)| *pos <= to);
+            let nearest = slot.map(|(i, pos)| (i, pos.snapshot)).find(|(_, snapshot)| view.sees(*snapshot));
+            if let Some((i, _)) = nearest {
+                let live = !keys.raw(i).ty().is_snapshot_whiteout();
+                return Ok(live.then(|| KeyHandle::in_node(node, i)));
+            }
+            if to <= place.span.max {
+                return Ok(None);
+            }
+        }
+        let mut raw = self.cursor(btree, from..=to);
         while let Some(key) = raw.next()? {
             if view.sees(key.k.pos.snapshot) {
                 let live = !key.k.ty.is_snapshot_whiteout();
