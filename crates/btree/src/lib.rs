@@ -59,7 +59,7 @@ pub use handle::KeyHandle;
 pub use node_store::{NodeFormat, NodeStore};
 pub use overlay::Overlay;
 pub use snapshot_cursor::SnapshotCursor;
-pub use snapshots::{SnapshotInfo, SnapshotState, SnapshotTable, View};
+pub use snapshots::{SnapshotInfo, SnapshotTable, View};
 pub use source::{LoadedNode, NodeSource};
 pub use trees::{Btrees, Root, Roots};
 

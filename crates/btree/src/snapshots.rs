@@ -18,21 +18,11 @@
 use std::sync::Arc;
 
 use frazil_ondisk::units::SnapshotId;
+use frazil_ondisk::values::snapshot::{Snapshot, SnapshotState};
+use frazil_ondisk::{BtreeId, DecodeError, Key, KeyType};
 
 use crate::error::{Error, Result};
-
-/// How alive a snapshot is (spec 80 §5.18; earlier formats say it with flags, spec 40 §13.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SnapshotState {
-    /// In use.
-    Live,
-    /// Its subvolume is gone, its keys will go.
-    WillDelete,
-    /// An interior node whose keys were moved to its only child.
-    NoKeys,
-    /// Gone; only the record is left.
-    Deleted,
-}
+use crate::trees::Btrees;
 
 /// What the table needs to know of one snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +54,49 @@ struct TableNode {
     leave: u32,
 }
 
+impl SnapshotInfo {
+    /// What a key of the snapshots b-tree says.
+    ///
+    /// # Errors
+    /// If it is at no snapshot's position or its value is cut short.
+    pub fn decode(key: Key<'_>) -> std::result::Result<SnapshotInfo, DecodeError> {
+        let id = match (key.k.pos.inode, u32::try_from(key.k.pos.offset)) {
+            (0, Ok(id)) if id != 0 => SnapshotId(id),
+            _ => return Err(DecodeError::invalid("snapshot", "no snapshot can be at this position")),
+        };
+        let value = Snapshot::decode(key.value)?;
+        let parent = Some(value.parent).filter(|parent| parent.0 != 0);
+        // A state of a newer program is none that hides anything we know of.
+        Ok(SnapshotInfo { id, parent, state: value.state().unwrap_or(SnapshotState::Live) })
+    }
+}
+
 impl SnapshotTable {
+    /// Reads the table from the snapshots b-tree; also what could not be read of it, if anything. Snapshots that are
+    /// missing from the table are invisible and see nothing; who must not show less than there is stops at an error.
+    pub fn load(trees: &Btrees) -> (SnapshotTable, Vec<Error>) {
+        let (mut infos, mut errors) = (Vec::new(), Vec::new());
+        let mut cursor = trees.cursor(BtreeId::SNAPSHOTS, ..);
+        loop {
+            match cursor.next() {
+                Ok(None) => return (SnapshotTable::new(infos), errors),
+                Ok(Some(key)) if key.k.ty == KeyType::SNAPSHOT => match SnapshotInfo::decode(key) {
+                    Ok(info) => infos.push(info),
+                    Err(reason) => {
+                        errors.push(Error::BadKey { btree: BtreeId::SNAPSHOTS, pos: key.k.pos, reason })
+                    }
+                },
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    errors.push(error);
+                    if cursor.skip_bad_node().is_none() {
+                        return (SnapshotTable::new(infos), errors);
+                    }
+                }
+            }
+        }
+    }
+
     /// The table of these snapshots, in any order; of two with one id the last counts. A parent that does not exist, or
     /// whose id is not larger than its child's, makes the child a root: its keys and those of its descendants stay
     /// visible to themselves.
@@ -184,9 +216,13 @@ impl View {
 
 #[cfg(test)]
 mod tests {
+    use frazil_ondisk::units::NodeSeq;
+    use frazil_ondisk::values::snapshot::StateWord;
+    use frazil_ondisk::{Bpos, KeyBuf};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::Forest;
 
     fn info(id: u32, parent: u32, state: SnapshotState) -> SnapshotInfo {
         let parent = (parent != 0).then_some(SnapshotId(parent));
@@ -237,6 +273,47 @@ mod tests {
         assert!(table.is_ancestor(SnapshotId(3), SnapshotId(3)));
         assert!(!table.is_ancestor(SnapshotId(3), SnapshotId(4)), "a parent with a smaller id is no parent");
         assert!(!table.is_ancestor(SnapshotId(8), SnapshotId(3)), "a missing snapshot is nobody's ancestor");
+    }
+
+    #[test]
+    fn a_table_is_read_from_its_btree() {
+        let value = |parent, flags, state: Option<SnapshotState>| {
+            let mut out = Vec::new();
+            let state = state.map(|s| StateWord { code: s.code(), pad: 0 });
+            Snapshot { parent: SnapshotId(parent), flags, state, ..Snapshot::default() }.encode(&mut out);
+            out
+        };
+        let key = |pos, value: Vec<u8>| KeyBuf::new(KeyType::SNAPSHOT, pos, 0, value);
+        let at = |id| Bpos::new(0, id, 0);
+        let keys = [
+            key(at(1), vec![0; 8]),
+            key(at(50), value(60, Snapshot::DELETED, Some(SnapshotState::NoKeys))),
+            key(at(60), value(70, Snapshot::DELETED_V2, None)),
+            KeyBuf::new(KeyType::SET, at(65), 0, []),
+            key(at(70), value(0, Snapshot::SUBVOL, None)),
+            key(at(1 << 32), value(0, 0, None)),
+        ];
+        let mut forest = Forest::default();
+        forest.plant(BtreeId::SNAPSHOTS, &keys, 10);
+        let (table, errors) = SnapshotTable::load(&forest.trees(1 << 20));
+        assert_eq!(table.ids().collect::<Vec<_>>(), [SnapshotId(50), SnapshotId(60), SnapshotId(70)]);
+        assert_eq!(table.state(SnapshotId(50)), Some(SnapshotState::NoKeys));
+        assert_eq!(table.state(SnapshotId(60)), Some(SnapshotState::Deleted));
+        assert_eq!(table.parent(SnapshotId(60)), Some(SnapshotId(70)));
+        assert_eq!((table.parent(SnapshotId(70)), table.len()), (None, 3));
+        let bad: Vec<u64> = errors
+            .iter()
+            .map(|e| match e {
+                Error::BadKey { pos, .. } => pos.offset,
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(bad, [1, 1 << 32]);
+
+        forest.bad.insert(NodeSeq(1));
+        let (table, errors) = SnapshotTable::load(&forest.trees(1 << 20));
+        assert!(table.is_empty());
+        assert!(matches!(errors[..], [Error::Unreadable(_)]));
     }
 
     proptest! {

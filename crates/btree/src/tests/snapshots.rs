@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use frazil_ondisk::units::{Inum, SnapshotId};
+use frazil_ondisk::values::snapshot::SnapshotState;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use proptest::prelude::*;
 
 use crate::testing::{Forest, key};
-use crate::{Error, SnapshotCursor, SnapshotInfo, SnapshotState, SnapshotTable};
+use crate::{Error, SnapshotCursor, SnapshotInfo, SnapshotTable};
 
 /// Snapshots 20, 19, …; each names its parent among those made before it, or none.
 fn table(parents: &[u32]) -> Vec<SnapshotInfo> {
