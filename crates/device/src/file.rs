@@ -30,6 +30,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::ReadWriteFlags;
 
 use crate::device::{check_range, check_writable, write_zeros};
+use crate::waiting;
 use crate::{Advice, Device, Errno, Error, Op, Result, SECTOR_BYTES};
 
 pub use holder::{Holder, Process};
@@ -177,13 +178,35 @@ impl FileDevice {
         }
     }
 
+    /// Reads what one call delivers. When the bytes are not in memory, says that this thread will wait.
+    fn read_some(&self, buf: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
+        let mut target = [IoSliceMut::new(buf)];
+        match rustix::io::preadv2(&self.file, &mut target, offset_bytes, ReadWriteFlags::NOWAIT) {
+            Ok(n) if n > 0 => return Ok(n),
+            // Not in memory, the end of the file, or a kernel or file system without this flag.
+            _ => waiting::about_to_wait(),
+        }
+        self.file.read_at(buf, offset_bytes)
+    }
+
+    /// Reads into several buffers what one call delivers, waiting if there is nothing in memory; 0 for any error.
+    fn read_group(&self, bufs: &mut [IoSliceMut<'_>], offset_bytes: u64) -> usize {
+        match rustix::io::preadv2(&self.file, bufs, offset_bytes, ReadWriteFlags::NOWAIT) {
+            Ok(n) if n > 0 => n,
+            _ => {
+                waiting::about_to_wait();
+                rustix::io::preadv(&self.file, bufs, offset_bytes).unwrap_or(0)
+            }
+        }
+    }
+
     /// Fills `buf` from a range known to lie within the device.
     fn fill(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         let len_bytes = buf.len() as u64;
         let mut done = 0;
         while done < buf.len() {
             let at = offset_bytes + done as u64;
-            match self.file.read_at(&mut buf[done..], at) {
+            match self.read_some(&mut buf[done..], at) {
                 Ok(0) => {
                     let device = self.name.clone();
                     return Err(Error::Truncated { device, offset_bytes, len_bytes, end_bytes: at });
@@ -205,6 +228,7 @@ impl FileDevice {
 
     /// Writes `data` and waits for these bytes to be stable.
     fn put_stable(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
+        waiting::about_to_wait();
         let mut done = 0;
         while done < data.len() {
             let rest = [IoSlice::new(&data[done..])];
@@ -255,7 +279,7 @@ impl Device for FileDevice {
         let mut at = offset_bytes;
         for group in bufs.chunks_mut(VECTOR_MAX) {
             // What one call does not deliver, for whatever reason, plain reads fetch or explain.
-            let mut got = rustix::io::preadv(&self.file, group, at).unwrap_or(0);
+            let mut got = self.read_group(group, at);
             for buf in group {
                 let have = got.min(buf.len());
                 got -= have;
@@ -308,6 +332,7 @@ impl Device for FileDevice {
             return Ok(());
         }
         self.fail_if_lost()?;
+        waiting::about_to_wait();
         rustix::fs::fdatasync(&self.file).map_err(|err| self.lost_writes(&err.into()))
     }
 

@@ -14,6 +14,8 @@
 //!
 //! The devices of one volume, by member index, are a [`DeviceSet`].
 //!
+//! Beside them: who is mounted where ([`mounts`]), and how a thread says that it is about to wait ([`waiting`]).
+//!
 //! Opening for reading never writes a byte; see [`FileDevice`]. Errors are one enum, [`Error`].
 
 pub mod crash;
@@ -22,10 +24,12 @@ mod error;
 pub mod faulty;
 pub mod file;
 mod memory;
+pub mod mounts;
 pub mod recording;
 mod rng;
 mod set;
 pub mod thin;
+pub mod waiting;
 
 pub use crash::{Crash, Crashes};
 pub use device::{Advice, Device, SECTOR_BYTES};

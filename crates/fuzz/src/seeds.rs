@@ -10,6 +10,7 @@ use frazil_ondisk::Key;
 use frazil_ondisk::bytes::Reader;
 use frazil_ondisk::jset::{JSET_HEADER_BYTES, JsetHeader, jset_magic};
 use frazil_ondisk::node::{BsetHeader, ENTRY_HEADER_BYTES, KeyFormat, NODE_HEADER_BYTES, RawKey, node_magic};
+use frazil_ondisk::superblock::superblock_bytes;
 use frazil_testing::golden;
 use uuid::Uuid;
 
@@ -51,6 +52,7 @@ const BUCKET_BYTES_MAX: usize = 16 << 10;
 pub fn of_target(name: &str) -> Vec<Vec<u8>> {
     let devices = || IMAGES.iter().flat_map(|name| golden::image(name).bytes());
     let seeds: Vec<Vec<u8>> = match name {
+        "superblock" => devices().filter_map(|device| superblock(&device).map(<[u8]>::to_vec)).collect(),
         "jset" => devices().flat_map(|device| jsets(&device)).collect(),
         "jset_list" => {
             let list = |jset: Vec<u8>| jset[JSET_HEADER_BYTES..].to_vec();
@@ -69,6 +71,11 @@ pub fn of_target(name: &str) -> Vec<Vec<u8>> {
     };
     assert!(seeds.len() >= 10, "only {} inputs for {name}", seeds.len());
     seeds
+}
+
+fn superblock(device: &[u8]) -> Option<&[u8]> {
+    let start = device.get(SUPERBLOCK_BYTE..)?;
+    start.get(..superblock_bytes(start).ok()?)
 }
 
 /// Byte offsets at which a structure with this magic number (in its bytes 16 to 23) starts.

@@ -4,6 +4,7 @@
 
 mod journal;
 mod node;
+mod superblock;
 mod value;
 
 /// A decoder under test.
@@ -22,7 +23,8 @@ pub struct Target {
 }
 
 /// Every target.
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 8] = [
+    Target { name: "superblock", run: superblock::superblock, bytes_per_byte_max: 64 },
     Target { name: "bkey", run: node::bkey, bytes_per_byte_max: 8 },
     Target { name: "packed_keys", run: node::packed_keys, bytes_per_byte_max: 16 },
     Target { name: "value", run: value::value, bytes_per_byte_max: 256 },

@@ -90,4 +90,4 @@ macro_rules! bounded {
     };
 }
 
-bounded! { bkey packed_keys value node jset jset_list journal_bucket }
+bounded! { superblock bkey packed_keys value node jset jset_list journal_bucket }

@@ -2,8 +2,20 @@
 //!
 //! | to find | look in |
 //! |---|---|
+//! | which devices belong together, may it be read, passphrase, recovery in memory | [`open`](mod@open) |
 //! | how an extent becomes bytes: copies, checksums, decryption, decompression, parity | [`data`] |
+//! | capacity, free space, what it is used for | `usage.rs` |
+//! | why a volume is refused, and what is noticed | `error.rs` |
 
 #![forbid(unsafe_code)]
 
 pub mod data;
+mod error;
+pub mod open;
+mod usage;
+mod volume;
+
+pub use error::{Notice, OpenError, SuperblockError};
+pub use open::{OpenOptions, Passphrase, Recovery, open};
+pub use usage::{DevUsage, Usage};
+pub use volume::Volume;

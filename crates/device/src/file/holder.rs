@@ -17,6 +17,8 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::mounts::{self, Mount};
+
 /// A process that has a device open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -65,18 +67,6 @@ pub(super) fn find(path: &Path) -> Holder {
     Holder { process, kernel, mount_point }
 }
 
-/// A line of the mount table.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    /// "major:minor" of the mounted device.
-    number: String,
-    pub(super) mount_point: PathBuf,
-    pub(super) fs_type: String,
-    source: String,
-    /// Whether the file system as a whole, not just this mount of it, is read-only.
-    pub(super) read_only: bool,
-}
-
 /// Where the kernel itself has mounted this device, or a loop device over this file.
 pub(super) fn kernel_mount(path: &Path, meta: &Metadata) -> Option<Mount> {
     let numbers = if meta.file_type().is_block_device() {
@@ -89,17 +79,13 @@ pub(super) fn kernel_mount(path: &Path, meta: &Metadata) -> Option<Mount> {
     }
     let by_number = |mount: &Mount| numbers.contains(&mount.number);
     let by_source =
-        |mount: &Mount| !is_fuse(mount) && mount.fs_type == "bcachefs" && names_device(mount, path);
-    mounts().into_iter().find(|mount| by_number(mount) || by_source(mount))
+        |mount: &Mount| !mount.is_fuse() && mount.fs_type == "bcachefs" && names_device(mount, path);
+    mounts::table().into_iter().find(|mount| by_number(mount) || by_source(mount))
 }
 
 /// Where a FUSE file system says it has mounted this device.
 fn fuse_mount(path: &Path) -> Option<Mount> {
-    mounts().into_iter().find(|mount| is_fuse(mount) && names_device(mount, path))
-}
-
-fn is_fuse(mount: &Mount) -> bool {
-    mount.fs_type == "fuse" || mount.fs_type == "fuseblk" || mount.fs_type.starts_with("fuse.")
+    mounts::table().into_iter().find(|mount| mount.is_fuse() && names_device(mount, path))
 }
 
 /// Whether the mount's source, one or more paths with colons between, includes `path`.
@@ -110,33 +96,6 @@ fn names_device(mount: &Mount, path: &Path) -> bool {
         .split(':')
         .filter(|part| part.starts_with('/'))
         .any(|part| fs::canonicalize(part).is_ok_and(|found| found == wanted))
-}
-
-fn mounts() -> Vec<Mount> {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    String::from_utf8_lossy(&table).lines().filter_map(parse_mount).collect()
-}
-
-/// Parses "id parent major:minor root dir options [tags…] - type source superoptions" (proc(5)).
-fn parse_mount(line: &str) -> Option<Mount> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(2);
-    let mut filesystem = filesystem.split(' ');
-    let number = mount.next()?.to_owned();
-    let mount_point = unescape(mount.nth(1)?).into();
-    Some(Mount {
-        number,
-        mount_point,
-        fs_type: filesystem.next()?.to_owned(),
-        source: unescape(filesystem.next()?),
-        read_only: filesystem.next()?.split(',').any(|option| option == "ro"),
-    })
-}
-
-/// Undoes the octal escapes of blanks in the mount table.
-fn unescape(field: &str) -> String {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
 fn device_number(rdev: u64) -> String {
@@ -175,7 +134,7 @@ fn stacked_on(meta: &Metadata) -> Option<String> {
     let numbers: Vec<String> =
         children.filter_map(|child| fs::read_to_string(child.path().join("dev")).ok()).collect();
     let on_partition = |mount: &Mount| numbers.iter().any(|number| number.trim() == mount.number);
-    let mount = mounts().into_iter().find(on_partition)?;
+    let mount = mounts::table().into_iter().find(on_partition)?;
     Some(format!("the kernel's {} on a partition at {}", mount.fs_type, mount.mount_point.display()))
 }
 
@@ -230,23 +189,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_mount_table() {
-        let line =
-            "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext4 /dev/root\\134x ro,errors=continue";
-        let mount = parse_mount(line).unwrap();
-        assert_eq!(mount.number, "98:0");
-        assert_eq!(mount.mount_point, Path::new("/mnt 2"));
-        assert_eq!((mount.fs_type.as_str(), mount.source.as_str()), ("ext4", "/dev/root\\x"));
-        assert!(mount.read_only);
-        assert_eq!(parse_mount("36 35 98:0 /mnt1"), None);
-        assert_eq!(parse_mount(""), None);
-    }
-
-    #[test]
     fn finds_a_device_among_the_sources_of_a_mount() {
         let line =
-            |source: &str| parse_mount(&format!("1 2 0:5 / /mnt rw - fuse.frazil {source} rw")).unwrap();
-        assert!(is_fuse(&line("x")));
+            |source: &str| mounts::parse(&format!("1 2 0:5 / /mnt rw - fuse.frazil {source} rw")).unwrap();
         assert!(names_device(&line("/dev/zero:/dev/../dev/null"), Path::new("/dev/null")));
         assert!(!names_device(&line("/dev/zero:dev/null"), Path::new("/dev/null")));
         assert!(!names_device(&line("/dev/null"), Path::new("/absent")));

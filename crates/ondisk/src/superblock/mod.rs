@@ -12,7 +12,7 @@
 //! 3. [`assembly`] compares the superblocks of all devices: which one counts, who belongs to it, who is missing.
 //! 4. [`access`] decides whether the result may be read, or written, and why not.
 //!
-//! Writing ([`write`]) is the reverse: stamp the shared content, copy it to each device's own superblock, encode each copy.
+//! Writing ([`mod@write`]) is the reverse: stamp the shared content, copy it to each device's own superblock, encode each copy.
 //!
 //! Nothing is lost by decoding and encoding: unknown flag bits, feature bits, sections and fields stay as they are.
 //!

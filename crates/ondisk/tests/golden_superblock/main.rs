@@ -8,10 +8,12 @@ mod facts;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use frazil_ondisk::bytes::Reader;
 use frazil_ondisk::superblock::access::{Access, ReadOnlyReason};
 use frazil_ondisk::superblock::assembly::{Verdict, assemble};
+use frazil_ondisk::superblock::describe::describe;
 use frazil_ondisk::superblock::layout::{LAYOUT_BYTES, LAYOUT_SECTOR, Layout, SUPERBLOCK_SECTOR};
 use frazil_ondisk::superblock::sections::{Downgrade, JournalSeqBlacklist};
 use frazil_ondisk::superblock::{Superblock, copies, superblock_bytes};
@@ -19,6 +21,7 @@ use frazil_ondisk::units::{DevIndex, SECTOR_BYTES, Sectors};
 use frazil_ondisk::version::Version;
 use frazil_ondisk::{DecodeError, Result};
 use frazil_testing::golden::{self, GoldenImage};
+use proptest::prelude::*;
 
 /// A device file of an image.
 struct Dev(File);
@@ -186,4 +189,35 @@ fn blacklists_of_recovered_images_end_below_the_next_entry() {
         }
     });
     assert!(seen > 0, "no image has a blacklist");
+}
+
+/// Bytes of superblocks of every kind: with labels, encryption, quotas, a blacklist, and of newer versions.
+fn varied() -> Vec<Vec<u8>> {
+    let names = ["07-encrypted", "08-crash-twice", "09-multi-tiered", "14-usrquota"];
+    let newer = golden::all().into_iter().filter(|image| image.version.minor > 13);
+    let images = names.map(golden::image).into_iter().chain(newer);
+    images.map(|image| devices(&image)[0].copy(SUPERBLOCK_SECTOR).unwrap()).collect()
+}
+
+proptest! {
+    /// Damage behind a checksum that matches: an error or a value, never a panic; and what is accepted is encoded as it was.
+    #[test]
+    fn damaged_superblocks_are_harmless(
+        which: prop::sample::Index,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        static VARIED: LazyLock<Vec<Vec<u8>>> = LazyLock::new(varied);
+        let mut bytes = which.get(&VARIED).clone();
+        for (at, value) in damage {
+            *at.get_mut(&mut bytes) = value;
+        }
+        bytes[..16].fill(0);
+        bytes[144] &= 3;
+        let Ok(sb) = Superblock::decode(&bytes) else { return Ok(()) };
+        prop_assert_eq!(&sb.encode_copy(sb.offset).unwrap(), &bytes[..sb.size()]);
+        let _ = (sb.validate(), sb.access(), describe(&sb));
+        for section in sb.sections.iter().filter_map(|raw| raw.decode().ok()) {
+            prop_assert_eq!(section.encode().decode(), Ok(section));
+        }
+    }
 }

@@ -36,8 +36,8 @@ impl ReplicasEntry {
     /// Naming the rule of spec 10 §9.4 it breaks.
     pub fn validate(&self, is_member: impl Fn(DevIndex) -> bool) -> Result<()> {
         let fail = |why: String| Err(DecodeError::invalid(WHAT, format!("entry {self}: {why}")));
-        if self.devs.is_empty() {
-            return fail("no devices".into());
+        if self.devs.is_empty() || self.devs.len() > usize::from(u8::MAX) {
+            return fail("must have 1 to 255 devices".into());
         }
         if self.nr_required > 1 && usize::from(self.nr_required) >= self.devs.len() {
             return fail("needs all of its devices or more".into());
@@ -78,6 +78,9 @@ fn decode_entries(payload: &[u8], with_required: bool) -> Result<Vec<ReplicasEnt
             break;
         }
         let nr_devs = usize::from(r.u8()?);
+        if nr_devs == 0 {
+            return Err(r.invalid(format!("an entry for {data_type} without devices")));
+        }
         let nr_required = if with_required { r.u8()? } else { 1 };
         let devs = r.bytes(nr_devs)?.iter().map(|&d| DevIndex(d)).collect();
         entries.push(ReplicasEntry { data_type, nr_required, devs });
@@ -197,7 +200,7 @@ mod tests {
             Ok(())
         );
         for (bad, why) in [
-            (vec![entry(DataType::USER, 1, &[])], "no devices"),
+            (vec![entry(DataType::USER, 1, &[])], "1 to 255 devices"),
             (vec![entry(DataType::PARITY, 2, &[0, 1])], "needs all"),
             (vec![entry(DataType::USER, 1, &[2])], "not a member"),
             (vec![entry(DataType::USER, 1, &[0]), entry(DataType::USER, 1, &[0])], "twice"),
@@ -205,5 +208,6 @@ mod tests {
             assert!(check(bad).unwrap_err().contains(why), "{why}");
         }
         assert!(ReplicasV0::decode(&[4, 9, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(ReplicasV0::decode(&[4, 0, 0, 0, 0, 0, 0, 0]).is_err());
     }
 }

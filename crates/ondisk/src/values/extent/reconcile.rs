@@ -30,6 +30,16 @@ impl Rebalance {
         CompressionOption((self.0 >> 40) as u8)
     }
 
+    /// Number of copies wanted, from 1.20; 0 in entries of 1.13.
+    pub fn data_replicas(self) -> u8 {
+        bits(self.0, 36, 40) as u8
+    }
+
+    /// Checksum option wanted, from 1.20; 0 in entries of 1.13.
+    pub fn data_checksum(self) -> u8 {
+        bits(self.0, 32, 36) as u8
+    }
+
     /// The target wanted (spec 10 §9.6), 0 for none.
     pub const fn target(self) -> u16 {
         (self.0 >> 48) as u16

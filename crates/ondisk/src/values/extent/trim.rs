@@ -10,6 +10,7 @@ use crate::bkey::KeyBuf;
 use crate::error::{DecodeError, Result};
 use crate::key_type::KeyType;
 use crate::units::{SECTOR_BYTES, Sectors};
+use crate::values::reflink::ReflinkP;
 
 /// Bytes before the entries or the inline data of an indirect key: its reference count.
 const REFCOUNT_BYTES: usize = 8;
@@ -28,8 +29,11 @@ pub fn cut_front(key: &mut KeyBuf, sectors: u32) -> Result<()> {
         KeyType::EXTENT => key.value = advance(&key.value, 0, sectors)?,
         KeyType::REFLINK_V => key.value = advance(&key.value, REFCOUNT_BYTES, sectors)?,
         KeyType::REFLINK_P => {
-            let mut p = crate::values::reflink::ReflinkP::decode(&key.value)?;
-            p.idx = p.idx.checked_add(sectors.into()).ok_or_else(|| too_far("reflink_p"))?;
+            let mut p = ReflinkP::decode(&key.value)?;
+            p.idx += u64::from(sectors);
+            if p.idx > ReflinkP::IDX_MAX {
+                return Err(too_far("reflink_p"));
+            }
             let mut value = Vec::with_capacity(key.value.len());
             p.encode(&mut value);
             key.value = value.into();
@@ -128,6 +132,16 @@ mod tests {
         assert_eq!((copies[0].ptr.offset, copies[0].crc), (Sectors(106), Crc::plain(8)));
         assert_eq!((copies[1].ptr.offset, copies[1].crc.offset), (Sectors(100), 6));
         assert_eq!(copies[1].crc.uncompressed_size, 16);
+    }
+
+    #[test]
+    fn a_reflink_pointer_cannot_leave_its_space() {
+        let mut value = Vec::new();
+        ReflinkP { idx: ReflinkP::IDX_MAX, flags: 0, front_pad: 0, back_pad: 0 }.encode(&mut value);
+        let mut key = KeyBuf::new(KeyType::REFLINK_P, Bpos::new(4096, 1000, u32::MAX), 16, value);
+        let before = key.clone();
+        assert!(cut_front(&mut key, 1).is_err());
+        assert_eq!(key, before);
     }
 
     #[test]

@@ -3,8 +3,12 @@
 use std::fmt::{self, Formatter};
 
 use super::{Lister, join};
-use crate::units::{BucketIndex, DevIndex};
-use crate::values::extent::{CrcEntry, CrcForm, Entries, Entry, ExtentPtr, Pointers, Reconcile, StripePtr};
+use crate::checksum::{ChecksumOption, ChecksumType};
+use crate::compression::CompressionOption;
+use crate::units::BucketIndex;
+use crate::values::extent::{
+    CrcEntry, CrcForm, Entries, Entry, ExtentPtr, Pointers, Rebalance, Reconcile, StripePtr,
+};
 use crate::values::positions::DevBucket;
 use crate::values::stripe::Stripe;
 
@@ -37,6 +41,7 @@ impl Lister<'_> {
             Entry::StripePtr(StripePtr { block, idx, .. }) => {
                 write!(f, "stripe_ptr: idx {idx} block {block}")
             }
+            Entry::Rebalance(r) if self.new_style() => self.rebalance_v1(*r, f),
             Entry::Rebalance(r) => {
                 write!(f, "rebalance: target {} compression {}", self.target(r.target()), r.compression())
             }
@@ -55,7 +60,7 @@ impl Lister<'_> {
 
     /// `dev:bucket:sector in the bucket gen N`; without the bucket size `dev:sector`.
     pub(super) fn ptr(&self, ptr: &ExtentPtr, f: &mut Formatter<'_>) -> fmt::Result {
-        if let Some(name) = self.cx.device_name(ptr.dev).filter(|_| self.new_style()) {
+        if let Some(name) = self.cx.device_name(ptr.dev).filter(|_| self.new_style() && !ptr.is_invalid()) {
             write!(f, "{name} ")?;
         }
         let bucket_sectors = self.cx.bucket_sectors(ptr.dev).filter(|s| *s != 0);
@@ -99,18 +104,36 @@ impl Lister<'_> {
         }
         f.write_str(if r.hipri() { " hipri" } else { "" })?;
         f.write_str(if r.pending() { " pending" } else { "" })?;
-        write!(f, " replicas={}", r.data_replicas())?;
-        match crate::checksum::ChecksumOption::from_raw(r.data_checksum()) {
-            Some(option) => write!(f, " checksum={}", option.name())?,
-            None => write!(f, " checksum={}", r.data_checksum())?,
+        self.wanted(r.data_replicas(), r.data_checksum(), f)?;
+        f.write_str(if r.erasure_code() { " ec=1" } else { "" })?;
+        self.wanted_later(r.background_compression(), r.background_target(), r.promote_target(), f)
+    }
+
+    /// The legacy entry as the tools of 1.39 read it, who gave its unused bits a meaning.
+    fn rebalance_v1(&self, r: Rebalance, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("rebalance_v1:")?;
+        self.wanted(r.data_replicas(), r.data_checksum(), f)?;
+        self.wanted_later(r.compression(), r.target(), 0, f)
+    }
+
+    fn wanted(&self, replicas: u8, checksum: u8, f: &mut Formatter<'_>) -> fmt::Result {
+        match ChecksumOption::from_raw(checksum) {
+            Some(option) => write!(f, " replicas={replicas} checksum={}", option.name()),
+            None => write!(f, " replicas={replicas} checksum={checksum}"),
         }
-        f.write_str(if r.erasure_code() { " erasure_code" } else { "" })?;
-        if r.background_compression().0 != 0 {
-            write!(f, " background_compression={}", r.background_compression())?;
+    }
+
+    fn wanted_later(
+        &self,
+        compression: CompressionOption,
+        background: u16,
+        promote: u16,
+        f: &mut Formatter<'_>,
+    ) -> fmt::Result {
+        if compression != CompressionOption::NONE {
+            write!(f, " background_compression={compression}")?;
         }
-        for (name, target) in
-            [("background_target", r.background_target()), ("promote_target", r.promote_target())]
-        {
+        for (name, target) in [("background_target", background), ("promote_target", promote)] {
             if target != 0 {
                 write!(f, " {name}={}", self.target(target))?;
             }
@@ -129,7 +152,7 @@ impl Lister<'_> {
         let h = &s.header;
         let data = h.nr_blocks.saturating_sub(h.nr_redundant);
         write!(f, "algo {} sectors {} blocks {data}:{}", h.algorithm(), h.sectors, h.nr_redundant)?;
-        match crate::checksum::ChecksumType::from_raw(h.csum_type) {
+        match ChecksumType::from_raw(h.csum_type) {
             Some(ty) => write!(f, " csum {ty}")?,
             None => write!(f, " csum {}", h.csum_type)?,
         }
@@ -141,7 +164,7 @@ impl Lister<'_> {
         for (ptr, sectors) in s.ptrs().zip(s.block_sectors()) {
             f.write_str("\n    ")?;
             match ptr {
-                Ok(ptr) if ptr.dev == DevIndex(255) => f.write_str("none")?,
+                Ok(ptr) if ptr.is_invalid() => f.write_str("none")?,
                 Ok(ptr) => self.ptr(&ptr, f)?,
                 Err(e) => write!(f, "({e})")?,
             }

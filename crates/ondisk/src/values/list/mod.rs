@@ -128,7 +128,7 @@ impl Lister<'_> {
             Value::InodeGeneration(g) => write!(f, "generation: {}", g.generation),
             Value::InodeAllocCursor(c) => write!(f, "idx {} generation {}", c.idx, c.generation),
             Value::Dirent(d) => dirent(d, f),
-            Value::Xattr(x) => xattr(x, f),
+            Value::Xattr(x) => self.xattr(x, f),
             Value::Alloc(a) => self.alloc(a, f),
             Value::Quota(q) => {
                 // The reference forgets the separator before "inodes".
@@ -265,6 +265,35 @@ impl Lister<'_> {
         }
     }
 
+    /// Name and value up to the first NUL; ACLs also decoded.
+    fn xattr(&self, x: &Xattr<'_>, f: &mut Formatter<'_>) -> fmt::Result {
+        match x.ty.prefix() {
+            Some(prefix) if !x.ty.is_acl() => f.write_str(prefix)?,
+            _ => write!(f, "(type {})", x.ty.0)?,
+        }
+        let text = x.value.split(|b| *b == 0).next().unwrap_or_default();
+        write!(f, "{}:", String::from_utf8_lossy(x.name))?;
+        let text = String::from_utf8_lossy(text);
+        for (i, line) in text.split('\n').enumerate() {
+            f.write_str(if i > 0 { "\n" } else { "" })?;
+            // The tools of 1.39 indent every line of what they print.
+            f.write_str(if i > 0 && self.new_style() && !line.is_empty() { "  " } else { "" })?;
+            f.write_str(line)?;
+        }
+        if !x.ty.is_acl() {
+            return Ok(());
+        }
+        let Ok(acl) = Acl::decode(x.value) else { return f.write_str(" (bad acl)") };
+        acl.0.iter().try_for_each(|e| match e.tag {
+            AclTag::UserObj => write!(f, " user_obj {}", e.perm),
+            AclTag::User(id) => write!(f, " user uid {id} {}", e.perm),
+            AclTag::GroupObj => write!(f, " group_obj {}", e.perm),
+            AclTag::Group(id) => write!(f, " group gid {id} {}", e.perm),
+            AclTag::Mask => write!(f, " mask {}", e.perm),
+            AclTag::Other => write!(f, " other {}", e.perm),
+        })
+    }
+
     /// Name of a b-tree under this version: number 18 got another purpose and name at 1.33.
     fn btree_name(&self, id: BtreeId) -> String {
         if id == BtreeId::REBALANCE_WORK && self.cx.version().has_reconcile() {
@@ -283,28 +312,6 @@ fn dirent(d: &Dirent<'_>, f: &mut Formatter<'_>) -> fmt::Result {
         DirentTarget::Inode(inum) => write!(f, " -> {inum} type {}", d.ty),
         DirentTarget::Subvol { child, parent } => write!(f, " -> {parent} -> {child} type {}", d.ty),
     }
-}
-
-/// Name and value up to the first NUL; ACLs also decoded.
-fn xattr(x: &Xattr<'_>, f: &mut Formatter<'_>) -> fmt::Result {
-    match x.ty.prefix() {
-        Some(prefix) if !x.ty.is_acl() => f.write_str(prefix)?,
-        _ => write!(f, "(type {})", x.ty.0)?,
-    }
-    let text = x.value.split(|b| *b == 0).next().unwrap_or_default();
-    write!(f, "{}:{}", String::from_utf8_lossy(x.name), String::from_utf8_lossy(text))?;
-    if !x.ty.is_acl() {
-        return Ok(());
-    }
-    let Ok(acl) = Acl::decode(x.value) else { return f.write_str(" (bad acl)") };
-    acl.0.iter().try_for_each(|e| match e.tag {
-        AclTag::UserObj => write!(f, " user_obj {}", e.perm),
-        AclTag::User(id) => write!(f, " user uid {id} {}", e.perm),
-        AclTag::GroupObj => write!(f, " group_obj {}", e.perm),
-        AclTag::Group(id) => write!(f, " group gid {id} {}", e.perm),
-        AclTag::Mask => write!(f, " mask {}", e.perm),
-        AclTag::Other => write!(f, " other {}", e.perm),
-    })
 }
 
 /// Bytes of inline data shown.
