@@ -31,6 +31,9 @@ pub enum CopyProblem {
     /// What would tell how to read this copy cannot be read itself.
     #[error("{0}")]
     Metadata(Arc<str>),
+    /// It cannot be rebuilt from its erasure-code stripe either; in words.
+    #[error("cannot be rebuilt from parity: {0}")]
+    Parity(Arc<str>),
 }
 
 /// One copy that could not be used.

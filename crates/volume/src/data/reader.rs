@@ -1,0 +1,99 @@
+//! The part of a volume that reads file data.
+//!
+//! A [`Reader`] is shared by all threads. It holds what every read needs (devices, b-trees, the encryption key) and what
+//! makes reads cheap: buffers, decompressors, recently decoded payloads, and how each device has behaved so far.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use frazil_btree::Btrees;
+use frazil_device::{Device, DeviceSet};
+use frazil_ondisk::crypto::Key;
+use frazil_ondisk::units::{DevIndex, Inum, Sectors};
+use frazil_ondisk::values::extent::EntrySizes;
+
+use super::buffer::Pool;
+use super::cache::PayloadCache;
+use super::choose::Conduct;
+use super::decode::Decompressors;
+use super::plan::Plan;
+
+/// What a reader has to know about a member device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberFacts {
+    /// Size of its buckets; not 0.
+    pub bucket_sectors: Sectors,
+    /// Seeking takes time (member flag ROTATIONAL, spec 80 §7.11); false when nobody knows.
+    pub rotational: bool,
+}
+
+/// What a reader has to know about the volume.
+pub struct ReaderOptions {
+    /// The filesystem's key, if it is encrypted and unlocked.
+    pub key: Option<Key>,
+    /// Sizes of extent entries, also of those this version does not know (superblock section 16).
+    pub entry_sizes: EntrySizes,
+    /// The members, present or not.
+    pub members: BTreeMap<DevIndex, MemberFacts>,
+    /// Memory for decoded payloads that were not used up at once.
+    pub cache_bytes: usize,
+}
+
+impl ReaderOptions {
+    /// What to give [`ReaderOptions::cache_bytes`] when nobody says: a few payloads for each of many readers.
+    pub const CACHE_BYTES_DEFAULT: usize = 8 << 20;
+}
+
+/// Reads file data. See the [module](self).
+pub struct Reader {
+    pub(super) trees: Arc<Btrees>,
+    pub(super) entry_sizes: EntrySizes,
+    pub(super) key: Option<Key>,
+    pub(super) pool: Pool,
+    pub(super) cache: PayloadCache,
+    pub(super) decompressors: Decompressors,
+    pub(super) members: BTreeMap<DevIndex, MemberFacts>,
+    devices: DeviceSet,
+    /// By member index.
+    conduct: Box<[Conduct]>,
+}
+
+impl Reader {
+    /// A reader of the data on these devices, whose metadata is in these b-trees.
+    pub fn new(devices: DeviceSet, trees: Arc<Btrees>, options: ReaderOptions) -> Reader {
+        Reader {
+            trees,
+            entry_sizes: options.entry_sizes,
+            key: options.key,
+            pool: Pool::default(),
+            cache: PayloadCache::new(options.cache_bytes),
+            decompressors: Decompressors::default(),
+            members: options.members,
+            devices,
+            conduct: (0..=u8::MAX).map(|_| Conduct::default()).collect(),
+        }
+    }
+
+    /// A plan for reading this range of bytes of a file, to be given the file's extents. The caller has cut the range to the
+    /// file's size.
+    pub fn plan(&self, inum: Inum, bytes: Range<u64>) -> Plan<'_> {
+        Plan::new(self, inum, bytes)
+    }
+
+    /// The device of a member, if it is present.
+    pub(super) fn device(&self, dev: DevIndex) -> Option<&Arc<dyn Device>> {
+        self.devices.get(dev.0)
+    }
+
+    pub(super) fn conduct(&self, dev: DevIndex) -> &Conduct {
+        &self.conduct[usize::from(dev.0)]
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("devices", &self.devices).finish_non_exhaustive()
+    }
+}
