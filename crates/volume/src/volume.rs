@@ -9,6 +9,7 @@ use frazil_ondisk::crypto::Key;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::members::Members;
 
+use crate::data::Reader;
 use crate::error::Notice;
 use crate::open::Recovery;
 
@@ -20,6 +21,7 @@ pub struct Volume {
     pub(crate) devices: DeviceSet,
     pub(crate) key: Option<Key>,
     pub(crate) btrees: Arc<Btrees>,
+    pub(crate) data: Reader,
     pub(crate) snapshots: Arc<SnapshotTable>,
     pub(crate) recovery: Recovery,
     pub(crate) accounting_deltas: Vec<KeyBuf>,
@@ -50,6 +52,11 @@ impl Volume {
     /// The b-trees, journal overlay included.
     pub fn btrees(&self) -> &Arc<Btrees> {
         &self.btrees
+    }
+
+    /// What reads the contents of files.
+    pub fn data(&self) -> &Reader {
+        &self.data
     }
 
     /// The trees of snapshots, as they were when the volume was opened.

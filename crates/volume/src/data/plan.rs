@@ -1,7 +1,7 @@
 //! What a stretch of a file consists of.
 //!
 //! A [`Plan`] is made for a range of bytes of one file, and is given the keys of the `extents` b-tree that the file's
-//! snapshot sees there, in ascending order ([`Plan::add`]). It cuts them to the range, follows reflink pointers, and ends
+//! snapshot sees there ([`Plan::add_visible`], or one by one: [`Plan::add`]). It cuts them to the range, follows reflink pointers, and ends
 //! up with a list of pieces that cover the range without gaps: holes between keys are zeros (spec 40 §7.7). Nothing is
 //! read from the devices before [`Plan::read`].
 //!
@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use frazil_btree::View;
 use frazil_ondisk::error::{DecodeError, Result as Decoded};
 use frazil_ondisk::units::{Inum, SECTOR_BYTES};
 use frazil_ondisk::values::extent::{Crc, Entries, Entry, Replica};
@@ -108,9 +109,36 @@ impl<'r> Plan<'r> {
         }
     }
 
-    /// Makes the rest of the range unreadable: its keys cannot be had. `reason` says why, in one line.
-    pub fn add_lost_rest(&mut self, reason: &dyn std::fmt::Display) {
-        self.fail_rest(Cause::Metadata(reason.to_string().into()));
+    /// Adds all extents that a snapshot sees in the range. Where a node of the b-tree cannot be had, the bytes its keys may have
+    /// been about cannot either; the rest of the range is not affected.
+    pub fn add_visible(&mut self, view: &View) {
+        let sectors = self.start / SECTOR_BYTES..self.end.div_ceil(SECTOR_BYTES);
+        let mut cursor = self.reader.trees.visible_extents(view, self.inum, sectors);
+        // Up to where keys may be missing since the last one, and why.
+        let mut lost: Option<(u64, Cause)> = None;
+        loop {
+            match cursor.next() {
+                Ok(Some(key)) => {
+                    if let Some((until, cause)) = lost.take() {
+                        let start = key.k.start_offset().unwrap_or(0).saturating_mul(SECTOR_BYTES);
+                        self.push(until.min(start).min(self.end), Source::Failed(cause));
+                    }
+                    self.add(key);
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    let skipped = cursor.skip_bad_node().filter(|span| span.max.inode == self.inum.0);
+                    let until = skipped.map_or(self.end, |span| span.max.offset.saturating_mul(SECTOR_BYTES));
+                    lost = Some((until, Cause::Metadata(e.to_string().into())));
+                    if until >= self.end {
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some((until, cause)) = lost {
+            self.push(until.min(self.end), Source::Failed(cause));
+        }
     }
 
     fn fail_rest(&mut self, cause: Cause) {

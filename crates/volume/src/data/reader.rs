@@ -11,6 +11,9 @@ use std::sync::Arc;
 use frazil_btree::Btrees;
 use frazil_device::{Device, DeviceSet};
 use frazil_ondisk::crypto::Key;
+use frazil_ondisk::superblock::Superblock;
+use frazil_ondisk::superblock::members::{Member, Members};
+use frazil_ondisk::superblock::sections::ExtentTypeU64s;
 use frazil_ondisk::units::{DevIndex, Inum, Sectors};
 use frazil_ondisk::values::extent::EntrySizes;
 
@@ -44,6 +47,21 @@ pub struct ReaderOptions {
 impl ReaderOptions {
     /// What to give [`ReaderOptions::cache_bytes`] when nobody says: a few payloads for each of many readers.
     pub const CACHE_BYTES_DEFAULT: usize = 8 << 20;
+
+    /// The options for a volume with this superblock and these members.
+    pub fn of(superblock: &Superblock, members: &Members, key: Option<Key>) -> ReaderOptions {
+        let listed = superblock.sections.get::<ExtentTypeU64s>().ok().flatten();
+        let facts = |(dev, member): (DevIndex, &Member)| {
+            let bucket_sectors = member.bucket_size();
+            (dev, MemberFacts { bucket_sectors, rotational: member.flags.rotational() })
+        };
+        ReaderOptions {
+            key,
+            entry_sizes: listed.map_or(EntrySizes::KNOWN, |sizes| EntrySizes::with_section(&sizes.0)),
+            members: members.live().map(facts).collect(),
+            cache_bytes: ReaderOptions::CACHE_BYTES_DEFAULT,
+        }
+    }
 }
 
 /// Reads file data. See the [module](self).

@@ -38,6 +38,7 @@ pub use recover::Recovery;
 pub use superblocks::read_superblock;
 pub use unlock::Passphrase;
 
+use crate::data::{Reader, ReaderOptions};
 use crate::error::{Notice, OpenError};
 use crate::volume::Volume;
 use superblocks::Candidate;
@@ -98,6 +99,9 @@ pub fn open(devices: Vec<Arc<dyn Device>>, options: OpenOptions<'_>) -> Result<V
     };
     let store = NodeStore::new(devices.clone(), format, recovered.blacklist);
     let btrees = Btrees::new(recovered.roots, recovered.overlay, Box::new(store), options.cache_bytes);
+    let btrees = Arc::new(btrees);
+    let reader_options = ReaderOptions::of(&superblock, &members, key.clone());
+    let data = Reader::new(devices.clone(), Arc::clone(&btrees), reader_options);
     let (snapshots, lost) = SnapshotTable::load(&btrees);
     notices.extend(lost.into_iter().map(|why| Notice::Snapshots(Arc::new(why))));
     let volume = Volume {
@@ -105,7 +109,8 @@ pub fn open(devices: Vec<Arc<dyn Device>>, options: OpenOptions<'_>) -> Result<V
         members,
         devices,
         key,
-        btrees: Arc::new(btrees),
+        btrees,
+        data,
         snapshots: Arc::new(snapshots),
         recovery: recovered.how,
         accounting_deltas: recovered.accounting_deltas,
