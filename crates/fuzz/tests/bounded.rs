@@ -90,4 +90,18 @@ macro_rules! bounded {
     };
 }
 
+#[test]
+fn libfuzzer_has_every_target() {
+    let fuzz = source_root().join("fuzz");
+    let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    for Target { name, .. } in targets::ALL {
+        let source = std::fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(source.contains(&format!("run(\"{name}\"")), "{name}");
+        assert!(
+            manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"")),
+            "{name}"
+        );
+    }
+}
+
 bounded! { superblock bkey packed_keys value node jset jset_list journal_bucket }
