@@ -18,35 +18,40 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes consumed so far.
+    #[inline]
     pub fn pos(&self) -> usize {
         self.pos
     }
 
     /// Bytes not yet consumed.
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.buf.len() - self.pos
     }
 
     /// The bytes not yet consumed, without consuming them.
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
         &self.buf[self.pos..]
     }
 
     /// The next `n` bytes.
+    #[inline]
     pub fn bytes(&mut self, n: usize) -> Result<&'a [u8]> {
-        if n > self.remaining() {
-            return Err(DecodeError::Truncated {
-                what: self.what,
-                need: self.pos.saturating_add(n),
-                have: self.buf.len(),
-            });
-        }
-        let out = &self.buf[self.pos..self.pos + n];
+        let Some(out) = self.buf.get(self.pos..self.pos.saturating_add(n)) else {
+            return Err(self.truncated(n));
+        };
         self.pos += n;
         Ok(out)
     }
 
+    #[cold]
+    fn truncated(&self, n: usize) -> DecodeError {
+        DecodeError::Truncated { what: self.what, need: self.pos.saturating_add(n), have: self.buf.len() }
+    }
+
     /// The next `N` bytes as an array.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
         out.copy_from_slice(self.bytes(N)?);
@@ -54,26 +59,31 @@ impl<'a> Reader<'a> {
     }
 
     /// Consumes `n` bytes that carry no meaning.
+    #[inline]
     pub fn skip(&mut self, n: usize) -> Result<()> {
         self.bytes(n).map(|_| ())
     }
 
     /// The next byte.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8> {
         Ok(self.array::<1>()?[0])
     }
 
     /// The next 16-bit integer.
+    #[inline]
     pub fn u16(&mut self) -> Result<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
     /// The next 32-bit integer.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
     /// The next 64-bit integer.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64> {
         self.array().map(u64::from_le_bytes)
     }

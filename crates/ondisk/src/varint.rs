@@ -22,21 +22,56 @@ pub const fn encoded_len(value: u64) -> usize {
 
 /// Appends the new coding of `value`.
 pub fn encode(value: u64, out: &mut Vec<u8>) {
+    let mut buf = [0; ENCODED_BYTES_MAX];
+    let n = encode_to(value, &mut buf);
+    out.extend_from_slice(&buf[..n]);
+}
+
+/// Writes the new coding of `value` to the start of `buf` and returns its length. Bytes of `buf` behind it may change too.
+///
+/// # Panics
+/// If `buf` is shorter than [`ENCODED_BYTES_MAX`].
+#[inline]
+pub fn encode_to(value: u64, buf: &mut [u8]) -> usize {
     let n = encoded_len(value);
     if n == ENCODED_BYTES_MAX {
-        out.push(0xff);
-        out.extend_from_slice(&value.to_le_bytes());
+        buf[0] = 0xff;
+        buf[1..9].copy_from_slice(&value.to_le_bytes());
     } else {
         let word = value << n | ((1 << (n - 1)) - 1);
-        out.extend_from_slice(&word.to_le_bytes()[..n]);
+        buf[..8].copy_from_slice(&word.to_le_bytes());
     }
+    n
 }
 
 /// Consumes one integer in the new coding.
 ///
 /// # Errors
 /// If the bytes end before the integer does.
+#[inline]
 pub fn decode(r: &mut Reader<'_>) -> Result<u64> {
+    let rest = r.rest();
+    // Most fields of most inodes are 0, and nearly all others have a whole word ahead.
+    if rest.first() == Some(&0) {
+        r.skip(1)?;
+        return Ok(0);
+    }
+    if let Some(word) = rest.first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let n = (word as u8).trailing_ones() + 1;
+        if n <= 8 {
+            r.skip(n as usize)?;
+            let unused = 64 - 8 * n;
+            return Ok(word << unused >> unused >> n);
+        }
+        r.skip(1)?;
+        return r.u64();
+    }
+    decode_at_end(r)
+}
+
+/// [`decode`] where fewer than eight bytes are left.
+fn decode_at_end(r: &mut Reader<'_>) -> Result<u64> {
     let first = r.u8()?;
     let more = first.trailing_ones() as usize;
     if more == 8 {

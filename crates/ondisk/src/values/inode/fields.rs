@@ -64,6 +64,9 @@ const ORDER_V3: [Field; 28] = [
     Field::Unused,
 ];
 
+/// How many fields at the start of either order are 96 bits wide and take two integers in the new coding.
+const NR_TIMES: usize = 4;
+
 /// Order of the legacy forms (spec 40 §2.6).
 const ORDER_LEGACY: [Field; 25] = [
     Field::Atime,
@@ -113,10 +116,6 @@ impl Field {
             Field::Unused => 8,
             _ => 32,
         }
-    }
-
-    fn is_wide(self) -> bool {
-        self.width() > 64
     }
 
     fn get(self, inode: &Inode) -> u64 {
@@ -171,7 +170,7 @@ impl Field {
 
 /// Reads the stream of the current form; fields after the known ones are ignored.
 pub(super) fn read_v3(r: &mut Reader<'_>, nr_fields: usize, inode: &mut Inode) -> Result<()> {
-    ORDER_V3.iter().take(nr_fields).try_for_each(|&field| read_new(r, field, inode))
+    read_new(r, &ORDER_V3[..nr_fields.min(ORDER_V3.len())], inode)
 }
 
 /// Reads the stream of a legacy form.
@@ -181,20 +180,26 @@ pub(super) fn read_legacy(
     coding: Coding,
     inode: &mut Inode,
 ) -> Result<()> {
-    ORDER_LEGACY.iter().take(nr_fields).try_for_each(|&field| match coding {
-        Coding::New => read_new(r, field, inode),
-        Coding::Old => read_old(r, field, inode),
-    })
+    let order = &ORDER_LEGACY[..nr_fields.min(ORDER_LEGACY.len())];
+    match coding {
+        Coding::New => read_new(r, order, inode),
+        Coding::Old => order.iter().try_for_each(|&field| read_old(r, field, inode)),
+    }
 }
 
-fn read_new(r: &mut Reader<'_>, field: Field, inode: &mut Inode) -> Result<()> {
-    let v = varint::decode(r)?;
-    let overflows =
-        if field.is_wide() { varint::decode(r)? != 0 } else { field.width() < 64 && v >> field.width() != 0 };
-    if overflows {
-        return Err(r.invalid("a field is larger than its width"));
+fn read_new(r: &mut Reader<'_>, order: &[Field], inode: &mut Inode) -> Result<()> {
+    for (i, field) in order.iter().enumerate() {
+        let v = varint::decode(r)?;
+        // The times come first in every order.
+        let high = if i < NR_TIMES { varint::decode(r)? } else { 0 };
+        if v == 0 && high == 0 {
+            continue; // What the inode was made with.
+        }
+        if high != 0 || field.width() < 64 && v >> field.width() != 0 {
+            return Err(r.invalid("a field is larger than its width"));
+        }
+        field.set(inode, v);
     }
-    field.set(inode, v);
     Ok(())
 }
 
@@ -207,23 +212,27 @@ fn read_old(r: &mut Reader<'_>, field: Field, inode: &mut Inode) -> Result<()> {
     Ok(())
 }
 
+/// Longest possible stream: every field at its longest, and the high parts of four.
+const STREAM_BYTES_MAX: usize = ORDER_V3.len() * varint::ENCODED_BYTES_MAX + 4;
+
 /// Appends the stream of the current form, cut after the last field that is not zero, and returns how many fields
 /// that is.
 pub(super) fn write_v3(inode: &Inode, out: &mut Vec<u8>) -> usize {
-    let mut nr_fields = 0;
-    let mut end = out.len();
-    for (i, field) in ORDER_V3.iter().enumerate() {
-        let v = field.get(inode);
-        varint::encode(v, out);
-        if field.is_wide() {
-            varint::encode(0, out);
+    let nr_fields = nr_fields(inode);
+    let mut buf = [0; STREAM_BYTES_MAX];
+    let mut at = 0;
+    for (i, field) in ORDER_V3[..nr_fields].iter().enumerate() {
+        match field.get(inode) {
+            0 => buf[at] = 0, // The integer before may have left something here.
+            v => at += varint::encode_to(v, &mut buf[at..]) - 1,
         }
-        if v != 0 {
-            nr_fields = i + 1;
-            end = out.len();
+        at += 1;
+        if i < NR_TIMES {
+            buf[at] = 0;
+            at += 1;
         }
     }
-    out.truncate(end);
+    out.extend_from_slice(&buf[..at]);
     nr_fields
 }
 
