@@ -92,10 +92,10 @@ impl Volume {
     fn rules(&self) -> Rules {
         Rules {
             version: self.sb.version,
-            writing: false,
+            // Every live key of a 1.13 volume was written by those rules; a newer one may have older keys.
+            writing: self.sb.version <= Version::WRITE,
             encoded_extent_max_sectors: 1 << self.sb.flags.encoded_extent_max_bits(),
             encrypted: self.key.is_some(),
-            backpointer_shift: self.sb.extent_bp_shift().into(),
         }
     }
 

@@ -58,8 +58,6 @@ pub struct Rules {
     pub encoded_extent_max_sectors: u32,
     /// The filesystem is encrypted, so encrypted extents can be read.
     pub encrypted: bool,
-    /// Low bits of a backpointer's offset that hold the offset in the payload (spec 80 §5.14).
-    pub backpointer_shift: u32,
 }
 
 impl Rules {
@@ -69,6 +67,5 @@ impl Rules {
         writing: false,
         encoded_extent_max_sectors: 128,
         encrypted: false,
-        backpointer_shift: 10,
     };
 }
