@@ -208,6 +208,7 @@ impl SnapshotCursor<'_> {
                 let nothing_behind = key.ty == KeyType::EXTENT_WHITEOUT && pos.offset >= end;
                 let begins_behind = !key.ty.is_snapshot_whiteout() && start(&key) >= end;
                 if nothing_behind || begins_behind {
+                    // Back in front of it, or the next step would take what it hides for the nearest.
                     self.raw.step_prev()?;
                     return Ok(false);
                 }

@@ -199,3 +199,32 @@ fn level_cursors_list_the_nodes() {
     };
     assert_eq!((count(1), count(2), count(3)), (11, 0, 0));
 }
+
+#[test]
+fn many_threads_read_through_a_small_cache() {
+    let mut forest = Forest::default();
+    let keys: Vec<KeyBuf> = (0..2000).map(|o| key(Bpos::new(0, o, 0), o)).collect();
+    forest.plant(TREE, &keys, 20);
+    let leaf_bytes = 2000;
+    let trees = forest.trees(10 * leaf_bytes);
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let trees = &trees;
+            scope.spawn(move || {
+                for i in 0..2000 {
+                    let offset = (i * 7919 + thread * 503) % 2000;
+                    let pos = Bpos::new(0, offset, 0);
+                    assert_eq!(trees.get(TREE, pos).unwrap().unwrap().key(), key(pos, offset).as_key());
+                    if i % 50 == thread {
+                        let mut cursor = trees.cursor(TREE, pos..);
+                        for o in offset..2000.min(offset + 100) {
+                            assert_eq!(cursor.next().unwrap().map(|k| k.k.pos.offset), Some(o));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let stats = trees.cache_stats();
+    assert!(stats.bytes <= stats.bytes_max && stats.evictions > 1000, "{stats:?}");
+}

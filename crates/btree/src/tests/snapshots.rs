@@ -251,6 +251,19 @@ fn keys_that_a_lost_one_may_hide_stay_hidden() {
 }
 
 #[test]
+fn a_failed_step_back_takes_nothing_along() {
+    let forest = one_slot_in_three_leaves(1);
+    let trees = forest.trees(1 << 20);
+    let view = chain().view(SnapshotId(10)).unwrap();
+    let mut cursor = trees.visible(BtreeId::DIRENTS, &view, Bpos::MIN..Bpos::POS_MAX);
+    cursor.seek(Bpos::new(1, 6, 0));
+    // The slot at 5 has been entered, and its nearest key is in the lost leaf.
+    assert!(cursor.prev().is_err());
+    assert_eq!(cursor.key(), None);
+    assert_eq!(cursor.next().unwrap().map(|k| k.k.pos.offset), Some(6));
+}
+
+#[test]
 fn long_runs_of_other_snapshots_are_jumped_over() {
     let mut forest = Forest::default();
     let mut keys: Vec<KeyBuf> = (1..500).map(|s| key(Bpos::new(1, 1, s), s.into())).collect();

@@ -8,10 +8,6 @@
 //! * version 1.13 where that hung: the result of a recovery in memory, which also changes the allocation trees;
 //! * later: the journal overlaid, and its accounting deltas applied, which are no business of this crate.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod volume;
-
 use frazil_btree::Root;
 use frazil_ondisk::node::BtreePtrV2;
 use frazil_ondisk::values::list;
@@ -19,7 +15,7 @@ use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use frazil_testing::golden::{self, GoldenImage, State};
 use frazil_testing::listing::{ListedKey, Listing};
 
-use volume::{Over, Volume, open};
+use crate::volume::{Over, Volume, open};
 
 /// Trees that a recovery in memory changes by allocating, discarding and accounting.
 const CHANGED_BY_RECOVERY: [BtreeId; 6] = [
