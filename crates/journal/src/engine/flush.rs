@@ -10,9 +10,9 @@ use std::time::Duration;
 use frazil_ondisk::units::Seq;
 
 use super::core::{OpenRefused, Phase};
-use super::reserve::CannotOpen;
+use super::reserve::{CannotOpen, Watermark};
 use super::wait::Want;
-use super::{Guard, Journal, JournalError, Locked};
+use super::{Journal, JournalError, Locked};
 
 /// Called once when what was asked for is durable, or never will be.
 type Call = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
@@ -55,11 +55,16 @@ impl Journal {
             if let Err(halted) = self.check_halted(&st) {
                 break Err(halted);
             }
+            let requested = self.request_flush(&mut st, seq.0);
             if deadline.is_some_and(|d| self.clock.now() >= d) {
                 break Err(JournalError::TimedOut);
             }
-            self.request_flush(&mut st, seq.0);
-            st = self.wait(st, Want::Flushed(seq.0), deadline);
+            st = match requested {
+                Err(CannotOpen::Full) => {
+                    self.wait_full(st, Watermark::InteriorUpdates, Want::Flushed(seq.0), deadline)
+                }
+                _ => self.wait(st, Want::Flushed(seq.0), deadline),
+            };
         };
         self.leave(st);
         result
@@ -79,8 +84,9 @@ impl Journal {
     pub fn flush_async(&self, seq: Seq, done: impl FnOnce(Result<(), JournalError>) + Send + 'static) {
         let mut st = self.lock();
         assert!(seq.0 <= st.seq, "flush of entry {seq}, where the newest is {}", st.seq);
-        if st.extra.flushed_seq_ondisk < seq.0 && st.extra.halted.is_none() {
-            self.request_flush(&mut st, seq.0);
+        if st.extra.flushed_seq_ondisk < seq.0 {
+            // What fails now is asked for again when the next entry is written.
+            let _requested = self.request_flush(&mut st, seq.0);
         }
         st.extra.callbacks.push(Callback { seq: seq.0, call: Box::new(done) });
         self.kick(&mut st);
@@ -94,11 +100,12 @@ impl Journal {
     pub fn meta(&self) -> Result<Seq, JournalError> {
         let mut st = self.lock();
         let opened = loop {
-            match self.open_for_flush(&mut st) {
+            st = match self.open_for_flush(&mut st) {
                 Ok(seq) => break Ok(seq),
                 Err(CannotOpen::Halted(error)) => break Err(error),
-                Err(_) => st = self.wait_for_room(st, None),
-            }
+                Err(CannotOpen::Full) => self.wait_full(st, Watermark::InteriorUpdates, Want::Room, None),
+                Err(CannotOpen::Blocked | CannotOpen::MaxInFlight) => self.wait(st, Want::Room, None),
+            };
         };
         self.leave(st);
         let seq = Seq(opened?);
@@ -112,32 +119,31 @@ impl Journal {
             self.open_entry(st, 0)?;
         }
         let seq = st.seq;
-        self.request_flush(st, seq);
+        self.request_flush(st, seq)?;
         Ok(seq)
     }
 
     /// Makes sure that an entry at or after `seq` will be written as a flush entry, as far as that can be done now. To be repeated
-    /// while waiting: an entry may have been decided as noflush meanwhile.
-    pub(crate) fn request_flush(&self, st: &mut Locked, seq: u64) {
+    /// while waiting: an entry may have been decided as noflush meanwhile. Fails if that takes a new entry and none can be opened.
+    pub(crate) fn request_flush(&self, st: &mut Locked, seq: u64) -> Result<(), CannotOpen> {
         let mut at = seq.max(st.seq_ondisk + 1);
         while let Some(entry) = st.entry(at) {
             match entry.io.flush {
                 // Decided: that entry will not do, a later one vouches for it.
                 Some(false) => at += 1,
-                Some(true) => return,
+                Some(true) => return Ok(()),
                 None => {
                     entry.io.must_flush = true;
                     if entry.phase == Phase::Open {
                         entry.io.due = Duration::ZERO;
                         self.want_write(st);
                     }
-                    return;
+                    return Ok(());
                 }
             }
         }
-        if self.open_entry(st, 0).is_ok() {
-            self.request_flush(st, at);
-        }
+        self.open_entry(st, 0)?;
+        self.request_flush(st, at)
     }
 
     /// Closes the open entry if nothing else is unwritten (spec 20 §9.6, "want write").
@@ -203,13 +209,10 @@ impl Journal {
 
     /// A callback's entry may have been decided as noflush: asks again.
     pub(crate) fn renew_flush_requests(&self, st: &mut Locked) {
-        if let Some(newest) = st.extra.callbacks.iter().map(|c| c.seq).max() {
-            self.request_flush(st, newest);
+        let waiting = st.extra.callbacks.iter().map(|c| c.seq).filter(|s| *s > st.extra.flushed_seq_ondisk);
+        if let Some(newest) = waiting.max() {
+            let _requested = self.request_flush(st, newest);
         }
-    }
-
-    pub(crate) fn wait_for_room<'a>(&'a self, st: Guard<'a>, deadline: Option<Duration>) -> Guard<'a> {
-        self.wait(st, Want::Room, deadline)
     }
 }
 

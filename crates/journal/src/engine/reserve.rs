@@ -11,6 +11,7 @@ use super::core::Phase;
 use super::halt::HaltReason;
 use super::reclaim::Caller;
 use super::slots::Slot;
+use super::wait::Want;
 use super::word::{ENTRY_WORDS_MAX, Refusal};
 use super::{Guard, Io, Journal, JournalError, Locked};
 use crate::sync::in_reclaim;
@@ -166,9 +167,10 @@ impl Journal {
                 break Err(error);
             }
             st.extra.counters.reservation_waits += 1;
-            st = match self.wait_slow(st, full, watermark, wait) {
-                Some(st) => st,
-                None => self.lock(),
+            let until = if let Wait::Until(at) = wait { Some(at) } else { None };
+            st = match full {
+                true => self.wait_full(st, watermark, Want::Room, until),
+                false => self.wait(st, Want::Room, until),
             };
             if !told && self.clock.now().saturating_sub(since) > self.options.stuck_after {
                 told = true;
@@ -189,42 +191,39 @@ impl Journal {
         }
     }
 
-    /// One round of waiting. `None`: the lock was given up on the way.
-    fn wait_slow<'a>(
+    /// Waits once for room that there is not: discards, reclaims, forces a flush entry out, or, if none of these can help, halts.
+    pub(crate) fn wait_full<'a>(
         &'a self,
         mut st: Guard<'a>,
-        full: bool,
         watermark: Watermark,
-        wait: Wait,
-    ) -> Option<Guard<'a>> {
-        if full {
-            if self.can_discard(&st) {
-                self.leave(st);
-                self.discard_one();
-                return None;
-            }
-            if let Some(dump) = self.stuck(&st, watermark) {
-                self.halt_locked(st, HaltReason::Stuck(dump));
-                return None;
-            }
-            self.kick(&mut st);
-            if self.flush_would_free(&st) && self.open_entry(&mut st, 0).is_ok() {
-                let newest = st.seq;
-                self.request_flush(&mut st, newest);
-            } else if !in_reclaim() {
-                let before = self.core.pins.front();
-                self.leave(st);
-                if self.reclaim_round(Caller::Direct) || self.core.pins.front() != before {
-                    return None;
-                }
-                st = self.lock();
+        want: Want,
+        until: Option<Duration>,
+    ) -> Guard<'a> {
+        if self.can_discard(&st) {
+            self.leave(st);
+            self.discard_one();
+            return self.lock();
+        }
+        if let Some(dump) = self.stuck(&st, watermark) {
+            self.halt_locked(st, HaltReason::Stuck(dump));
+            return self.lock();
+        }
+        self.kick(&mut st);
+        if self.flush_would_free(&st) && self.open_entry(&mut st, 0).is_ok() {
+            let newest = st.seq;
+            let _opened = self.request_flush(&mut st, newest);
+        } else if !in_reclaim() {
+            let before = self.core.pins.front();
+            self.leave(st);
+            let worked = self.reclaim_round(Caller::Direct);
+            st = self.lock();
+            if worked || self.core.pins.front() != before {
+                return st;
             }
         }
-        let until = match wait {
-            Wait::Until(at) => Some(at),
-            _ => Some(self.clock.now() + self.options.reclaim_delay),
-        };
-        Some(self.wait_for_room(st, until))
+        // Owners may free room in their own time, without anybody being told: look again before long.
+        let again = self.clock.now() + self.options.reclaim_delay;
+        self.wait(st, want, Some(until.map_or(again, |at| at.min(again))))
     }
 
     /// Nobody is writing, and a flush entry would make buckets usable that so far only memory knows to be free.

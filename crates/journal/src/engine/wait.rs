@@ -213,6 +213,7 @@ impl Journal {
     pub fn step(&self) -> Step {
         let now = self.clock.now();
         let mut st = self.lock();
+        self.renew_flush_requests(&mut st);
         if let Some(job) = self.claim(&mut st, now) {
             drop(st);
             self.run(job);
