@@ -110,6 +110,11 @@ impl NodeCache {
         Some(Arc::clone(node))
     }
 
+    /// Whether the node is in memory, or being read. Does not count as a use.
+    pub(crate) fn contains(&self, id: NodeId) -> bool {
+        self.shard(id).read().map.contains_key(&id)
+    }
+
     /// The node, read with `load` if it is not in memory. If another thread is reading it, waits for that one's result.
     pub(crate) fn get_or_load(
         &self,

@@ -171,6 +171,7 @@ impl<'t> Cursor<'t> {
     fn next_leaf(&mut self) -> Result<bool> {
         self.current = None;
         loop {
+            let sequential = matches!(self.at, At::Leaf { .. });
             let from = match &mut self.at {
                 At::End => return Ok(false),
                 At::Before(pos) => *pos,
@@ -185,7 +186,7 @@ impl<'t> Cursor<'t> {
                     }
                 }
             };
-            self.enter(from, true)?;
+            self.enter(from, true, sequential)?;
             if let At::Leaf { view, min, .. } = &mut self.at
                 && from > *min
             {
@@ -220,7 +221,7 @@ impl<'t> Cursor<'t> {
                     _ => return Ok(false),
                 },
             };
-            self.enter(to, false)?;
+            self.enter(to, false, false)?;
             if let At::Leaf { view, max, .. } = &mut self.at {
                 match before {
                     Some(pos) if pos <= *max => view.seek(pos),
@@ -230,10 +231,11 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Moves into the node that covers `pos`, in front of its first key in the range.
-    fn enter(&mut self, pos: Bpos, forward: bool) -> Result<()> {
+    /// Moves into the node that covers `pos`, in front of its first key in the range. Who walks from node to node
+    /// (`sequential`) will want the one behind it.
+    fn enter(&mut self, pos: Bpos, forward: bool, sequential: bool) -> Result<()> {
         self.bad = None;
-        match self.trees.descend(self.btree, pos, self.level) {
+        match self.trees.descend_and(self.btree, pos, self.level, sequential) {
             Ok(place) => {
                 let (min, max) = (place.span.min.max(self.min), place.span.max.min(self.max));
                 let overlay = self.trees.overlay(self.btree, self.level);

@@ -99,6 +99,17 @@ impl Node {
         }
     }
 
+    /// The pointer to the child behind the one that covers `pos`, if this node has one.
+    pub(crate) fn child_behind<'a>(
+        &'a self,
+        overlay: Option<&'a LevelKeys>,
+        pos: Bpos,
+    ) -> Option<NodePtr<'a>> {
+        let i = self.children.partition_point(|c| c.max < pos) + 1;
+        let key = self.key(self.children.get(i)?.source, overlay);
+        NodePtr::decode(self.span.btree, self.span.level - 1, key).ok()
+    }
+
     fn key<'a>(&'a self, at: KeyRef, overlay: Option<&'a LevelKeys>) -> Key<'a> {
         match at {
             KeyRef::Node(i) => self.keys.get(i as usize),

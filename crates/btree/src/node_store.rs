@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use frazil_device::DeviceSet;
+use frazil_device::{Advice, DeviceSet};
 use frazil_ondisk::node::{DecodedNode, NodeProblem, NodePtr, ReadContext, ReadNode};
 use frazil_ondisk::units::{Sectors, Seq};
 use frazil_ondisk::values::extent::ExtentPtr;
@@ -64,6 +64,22 @@ impl NodeStore {
         self.blacklist[..candidates].iter().rev().any(|range| range.contains(&seq))
     }
 
+    /// The replicas of a node in the order in which they are tried.
+    fn replicas(&self, ptr: &NodePtr<'_>) -> Vec<ExtentPtr> {
+        let mut replicas: Vec<ExtentPtr> = ptr.ptrs().collect();
+        if !replicas.is_empty() {
+            let first = ptr.expect.seq.map_or(0, |seq| seq.0 as usize % replicas.len());
+            replicas.rotate_left(first);
+        }
+        replicas
+    }
+
+    /// Bytes of a node to be read.
+    fn written_bytes(&self, ptr: &NodePtr<'_>) -> u64 {
+        let written = ptr.expect.sectors_written.unwrap_or(self.format.node);
+        bytes(written.min(self.format.node))
+    }
+
     /// Reads one replica.
     fn read_replica(&self, at: ExtentPtr, ptr: &NodePtr<'_>) -> std::result::Result<Read, ReplicaFailure> {
         if at.is_invalid() {
@@ -98,6 +114,10 @@ impl NodeStore {
     }
 }
 
+fn bytes(sectors: Sectors) -> u64 {
+    sectors.to_bytes().expect("pointers and node sizes are far below 2^55 sectors")
+}
+
 /// Whether bytes were used that no checksum vouches for although one should.
 fn is_unverified(problem: &NodeProblem) -> bool {
     matches!(problem, NodeProblem::Checksum { .. } | NodeProblem::ChecksumType { .. })
@@ -109,14 +129,9 @@ fn damage((_, problems): &Read) -> usize {
 
 impl NodeSource for NodeStore {
     fn read(&self, span: Span, ptr: &NodePtr<'_>) -> Result<LoadedNode> {
-        let mut replicas: Vec<ExtentPtr> = ptr.ptrs().collect();
-        if !replicas.is_empty() {
-            let first = ptr.expect.seq.map_or(0, |seq| seq.0 as usize % replicas.len());
-            replicas.rotate_left(first);
-        }
         let mut failures = Vec::new();
         let mut best: Option<Read> = None;
-        for at in replicas {
+        for at in self.replicas(ptr) {
             match self.read_replica(at, ptr) {
                 Ok(read) if best.as_ref().is_none_or(|best| damage(&read) < damage(best)) => {
                     let whole = damage(&read) == 0;
@@ -143,5 +158,12 @@ impl NodeSource for NodeStore {
             keys: node.keys,
             problems: failures.chain(problems.into_iter().map(ProblemKind::Node)).collect(),
         })
+    }
+
+    fn will_read(&self, ptr: &NodePtr<'_>) {
+        let present = |at: &ExtentPtr| Some((self.devices.get(at.dev.0)?, at.offset));
+        if let Some((device, sector)) = self.replicas(ptr).iter().find_map(present) {
+            device.advise(bytes(sector), self.written_bytes(ptr), Advice::WillNeed);
+        }
     }
 }

@@ -24,4 +24,7 @@ pub trait NodeSource: Send + Sync {
     /// # Errors
     /// [`crate::Error::Unreadable`] when no copy of exactly that node can be had.
     fn read(&self, span: Span, ptr: &NodePtr<'_>) -> Result<LoadedNode>;
+
+    /// Hints that the node that `ptr` leads to will be read soon. Must not wait for it; need not do anything.
+    fn will_read(&self, _ptr: &NodePtr<'_>) {}
 }

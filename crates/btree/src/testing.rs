@@ -12,6 +12,8 @@ use frazil_ondisk::units::{DevIndex, Gen, NodeSeq, Sectors};
 use frazil_ondisk::values::extent::ExtentPtr;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 
+use parking_lot::Mutex;
+
 use crate::error::{Error, NodePlace, ReplicaFailure, Result, Span, Unreadable};
 use crate::overlay::Overlay;
 use crate::source::{LoadedNode, NodeSource};
@@ -43,6 +45,8 @@ pub(crate) struct Forest {
     /// Nodes that cannot be read.
     pub(crate) bad: HashSet<NodeSeq>,
     pub(crate) reads: Arc<AtomicUsize>,
+    /// Nodes that were asked for in advance, in order.
+    pub(crate) asked: Arc<Mutex<Vec<NodeSeq>>>,
 }
 
 impl Forest {
@@ -172,6 +176,10 @@ pub(crate) fn seq_of(pointer: &KeyBuf) -> NodeSeq {
 }
 
 impl NodeSource for Forest {
+    fn will_read(&self, ptr: &NodePtr<'_>) {
+        self.asked.lock().extend(ptr.expect.seq);
+    }
+
     fn read(&self, span: Span, ptr: &NodePtr<'_>) -> Result<LoadedNode> {
         self.reads.fetch_add(1, Relaxed);
         let seq = ptr.expect.seq.expect("these tests use the new form");

@@ -175,6 +175,11 @@ impl Btrees {
 
     /// The node of `level` that covers `pos`.
     pub(crate) fn descend(&self, btree: BtreeId, pos: Bpos, level: u8) -> Result<Place> {
+        self.descend_and(btree, pos, level, false)
+    }
+
+    /// [`Btrees::descend`]; if `ahead`, the node behind it will be wanted next, and is asked for.
+    pub(crate) fn descend_and(&self, btree: BtreeId, pos: Bpos, level: u8, ahead: bool) -> Result<Place> {
         let mut span = Span { btree, level, min: Bpos::MIN, max: Bpos::MAX };
         let Some(slot) = self.roots.get(&btree) else { return Ok(Place { node: None, span }) };
         let root_level = match slot.root {
@@ -192,9 +197,10 @@ impl Btrees {
         if root_level == level {
             return Ok(Place { node: Some(Arc::clone(root)), span });
         }
-        let mut node = self.child(root, &mut span, pos)?;
+        let mut node = self.child(root, &mut span, pos, ahead && root_level == level + 1)?;
         while span.level > level {
-            node = self.child(&node, &mut span, pos)?;
+            let last = span.level == level + 1;
+            node = self.child(&node, &mut span, pos, ahead && last)?;
         }
         Ok(Place { node: Some(node), span })
     }
@@ -216,9 +222,17 @@ impl Btrees {
         }))
     }
 
-    /// The child of `node` that covers `pos`; `span` changes from what is the node's own to what is the child's.
-    fn child(&self, node: &Node, span: &mut Span, pos: Bpos) -> Result<Arc<Node>> {
-        let child = node.child(*span, self.overlay.level(span.btree, span.level), pos)?;
+    /// The child of `node` that covers `pos`; `span` changes from what is the node's own to what is the child's. If
+    /// `ahead`, the child behind it is asked for before this one is read.
+    fn child(&self, node: &Node, span: &mut Span, pos: Bpos, ahead: bool) -> Result<Arc<Node>> {
+        let overlay = self.overlay.level(span.btree, span.level);
+        let child = node.child(*span, overlay, pos)?;
+        if ahead
+            && let Some(behind) = node.child_behind(overlay, pos)
+            && !self.cache.contains(NodeId::of(&behind))
+        {
+            self.source.will_read(&behind);
+        }
         *span = child.span;
         self.load(child.span, &child.ptr)
     }

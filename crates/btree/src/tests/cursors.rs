@@ -228,3 +228,20 @@ fn many_threads_read_through_a_small_cache() {
     let stats = trees.cache_stats();
     assert!(stats.bytes <= stats.bytes_max && stats.evictions > 1000, "{stats:?}");
 }
+
+#[test]
+fn a_walk_asks_for_the_next_leaf() {
+    let mut forest = Forest::default();
+    let keys: Vec<KeyBuf> = (0..50).map(|o| key(Bpos::new(0, o, 0), o)).collect();
+    forest.plant(TREE, &keys, 10);
+    let trees = forest.trees(1 << 20);
+    let asked = || std::mem::take(&mut *forest.asked.lock()).into_iter().map(|seq| seq.0).collect::<Vec<_>>();
+    trees.get(TREE, Bpos::new(0, 35, 0)).unwrap();
+    trees.cursor(TREE, ..).next().unwrap();
+    assert_eq!(asked(), [], "nobody walks yet");
+    let mut cursor = trees.cursor(TREE, ..);
+    while cursor.next().unwrap().is_some() {}
+    assert_eq!(asked(), [3, 5], "leaf 4 is in memory");
+    while cursor.prev().unwrap().is_some() {}
+    assert_eq!(asked(), []);
+}
