@@ -9,6 +9,9 @@
 //! **I/O** goes through the page cache with `pread` and `pwrite`. A forced write is one `pwritev2(RWF_DSYNC)`, which
 //! waits for its own bytes and a flush of the disk's cache but not for unrelated dirty pages.
 //!
+//! **Flushes that have nothing to do are free.** Plain changes are counted when they complete; a flush after which none
+//! completed returns at once.
+//!
 //! **Failed flushes are final.** When the page cache cannot write a page back, Linux reports it to one flush, marks the
 //! page clean, and lets the next flush succeed although the data are gone. A filesystem that retried would believe in
 //! writes that do not exist. So the first failure is remembered and every later flush of the same [`FileDevice`] fails.
@@ -91,6 +94,19 @@ pub struct FileDevice {
     physical_block_bytes: u32,
     /// The first failure to make writes stable, which all later flushes repeat.
     lost: OnceLock<Errno>,
+    /// Changes completed so far that only a flush makes stable. Starts at 1: what was there before may not be stable.
+    changes: AtomicU64,
+    /// How many of them a successful flush is known to have covered.
+    stable_changes: AtomicU64,
+}
+
+/// Counts a change when it is over, whether it succeeded or not.
+struct Changing<'a>(&'a AtomicU64);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
 }
 
 impl FileDevice {
@@ -130,6 +146,8 @@ impl FileDevice {
             logical_block_bytes,
             physical_block_bytes,
             lost: OnceLock::new(),
+            changes: AtomicU64::new(1),
+            stable_changes: AtomicU64::new(0),
         })
     }
 
@@ -153,6 +171,7 @@ impl FileDevice {
     /// Changes the size of a regular file. New bytes are zeros and take no space yet; bytes past a smaller size are gone.
     pub fn set_size(&self, size_bytes: u64) -> Result<()> {
         check_writable(self, Op::Write, 0, 0)?;
+        let _changing = Changing(&self.changes);
         self.file.set_len(size_bytes).map_err(|err| self.open_error(&err))?;
         self.size_bytes.store(size_bytes, Ordering::Release);
         Ok(())
@@ -221,6 +240,7 @@ impl FileDevice {
 
     /// Writes `data` to a range known to lie within a writable device.
     fn put(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
+        let _changing = Changing(&self.changes);
         self.file
             .write_all_at(data, offset_bytes)
             .map_err(|err| self.io_error(Op::Write, offset_bytes, data.len() as u64, &err))
@@ -332,12 +352,21 @@ impl Device for FileDevice {
             return Ok(());
         }
         self.fail_if_lost()?;
+        // Nothing completed since the last flush began that succeeded: nothing to do. Asking the kernel would cost a flush of
+        // the disk's cache all the same.
+        let changes = self.changes.load(Ordering::Acquire);
+        if self.stable_changes.load(Ordering::Acquire) >= changes {
+            return Ok(());
+        }
         waiting::about_to_wait();
-        rustix::fs::fdatasync(&self.file).map_err(|err| self.lost_writes(&err.into()))
+        rustix::fs::fdatasync(&self.file).map_err(|err| self.lost_writes(&err.into()))?;
+        self.stable_changes.fetch_max(changes, Ordering::Release);
+        Ok(())
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         check_writable(self, Op::Discard, offset_bytes, len_bytes)?;
+        let _changing = Changing(&self.changes);
         let done = if self.is_block {
             let block = u64::from(self.logical_block_bytes);
             let start = offset_bytes.next_multiple_of(block);
@@ -356,6 +385,7 @@ impl Device for FileDevice {
 
     fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         check_writable(self, Op::Zero, offset_bytes, len_bytes)?;
+        let _changing = Changing(&self.changes);
         let block = u64::from(self.logical_block_bytes);
         let done = if len_bytes == 0 {
             Ok(())
