@@ -183,12 +183,15 @@ impl NodeSource for Forest {
     fn read(&self, span: Span, ptr: &NodePtr<'_>) -> Result<LoadedNode> {
         self.reads.fetch_add(1, Relaxed);
         let seq = ptr.expect.seq.expect("these tests use the new form");
-        if self.bad.contains(&seq) {
+        let node = self.nodes.get(&seq).filter(|node| {
+            let begins = ptr.expect.min_key.is_none_or(|min| min == node.min);
+            begins && ptr.expect.max_key == node.max && !self.bad.contains(&seq)
+        });
+        let Some(node) = node else {
             let place = NodePlace { dev: DevIndex(0), name: "memory".into(), sector: Sectors(seq.0 * 8) };
             let failure = ReplicaFailure::Damaged { place, reason: BadNode::TooShort(0) };
             return Err(Error::Unreadable(Box::new(Unreadable { span, failures: vec![failure] })));
-        }
-        let node = &self.nodes[&seq];
+        };
         let mut keys = SortedKeysBuilder::with_capacity(KeyFormat::FULL_POSITION, node.keys.len(), 0);
         node.keys.iter().for_each(|k| keys.push(k.as_key()));
         Ok(LoadedNode { min: node.min, max: node.max, keys: keys.finish(), problems: Vec::new() })

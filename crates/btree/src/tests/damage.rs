@@ -1,12 +1,14 @@
 //! What a damaged tree does: errors for exactly the lost range, problems for what can be read nevertheless.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use frazil_ondisk::node::NodePtr;
 use frazil_ondisk::units::NodeSeq;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
+use proptest::prelude::*;
 
-use crate::testing::{Forest, key, pointer, seq_of};
+use crate::testing::{Forest, key, pointer as pointer_to, seq_of};
 use crate::{Error, ProblemKind, Root, Span};
 
 const TREE: BtreeId = BtreeId::LRU;
@@ -162,11 +164,59 @@ fn a_key_that_is_no_pointer() {
     assert!(matches!(forest.trees(0).get(TREE, at(15)), Err(Error::BadPointer(_))));
 }
 
+proptest! {
+    #[test]
+    fn walks_through_any_tree_end_and_agree(
+        leaves in proptest::collection::vec((0..60u64, 0..60u64, proptest::collection::btree_set(0..60u64, 0..8)), 1..8),
+        children in proptest::collection::btree_map(0..60u64, (0..60u64, 0..12usize, any::<bool>()), 0..12),
+        fan in 2..5usize,
+    ) {
+        let mut forest = Forest::default();
+        // Leaves with any bounds; then pointers, some to these, some to nothing, with any bounds.
+        let mut pointers = Vec::new();
+        for (a, b, offsets) in leaves {
+            let (min, max) = (at(a.min(b)), at(a.max(b)));
+            let keys = offsets.into_iter().map(|o| key(at(o), o)).filter(|k| k.k.pos >= min && k.k.pos <= max);
+            pointers.push(forest.node(min, max, keys.collect()));
+        }
+        let children: Vec<KeyBuf> = children.into_iter().map(|(max, (min, which, honest))| match pointers.get(which) {
+            Some(pointer) if honest => pointer.clone(),
+            Some(pointer) => pointer_to(seq_of(pointer), at(min), at(max)),
+            None => pointer_to(NodeSeq(which as u64 + 100), at(min), at(max)),
+        }).collect();
+        let mut children: Vec<KeyBuf> =
+            children.into_iter().map(|k| (k.k.pos, k)).collect::<BTreeMap<_, _>>().into_values().collect();
+        for level in 1..=2 {
+            let mut parents = Vec::new();
+            for chunk in children.chunks(fan) {
+                parents.push(forest.node(chunk[0].k.pos, chunk[chunk.len() - 1].k.pos, chunk.to_vec()));
+            }
+            if level == 2 || parents.len() < 2 {
+                let root = forest.node(Bpos::MIN, Bpos::MAX, parents);
+                forest.roots.insert(TREE, Root::At { level: level + 1, key: root });
+                break;
+            }
+            children = parents;
+        }
+        let (seen, lost) = offsets(&forest);
+        prop_assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+        prop_assert!(lost.is_sorted_by(|a, b| a.max < b.min), "{lost:?}");
+        let trees = forest.trees(1 << 20);
+        for offset in 0..60 {
+            let inside = lost.iter().any(|s| s.min <= at(offset) && at(offset) <= s.max);
+            match trees.get(TREE, at(offset)) {
+                Ok(found) => prop_assert_eq!(found.is_some(), seen.contains(&offset), "{}", offset),
+                Err(_) => prop_assert!(inside, "{} is not lost", offset),
+            }
+        }
+    }
+}
+
 #[test]
 fn two_pointers_with_one_number() {
     let mut forest = Forest::default();
     let a = forest.node(Bpos::MIN, at(9), keys(0..10));
-    let twin = pointer(seq_of(&a), at(9).successor().unwrap(), Bpos::MAX);
+    let twin = pointer_to(seq_of(&a), at(9).successor().unwrap(), Bpos::MAX);
     two_levels(&mut forest, vec![a, twin]);
     let trees = forest.trees(1 << 20);
     assert!(trees.get(TREE, at(3)).unwrap().is_some());
