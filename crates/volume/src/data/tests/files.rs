@@ -1,7 +1,9 @@
 //! Whole files of all kinds of pieces, compared with a model; and what a plan makes of each key.
 
+use frazil_device::Advice;
 use frazil_ondisk::values::reflink::ReflinkP;
 use frazil_ondisk::values::reservation::{LostReason, Reservation};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::super::Cause;
@@ -294,4 +296,89 @@ fn a_pointer_may_lead_to_several_shared_extents() {
     assert_eq!(read(&reader, &keys, 3075..3082).as_deref(), Ok(&expected[3075..3082]));
     let e = read(&reader, &keys, 0..4096).unwrap_err();
     assert_eq!((e.offset_bytes, e.len_bytes), (3584, 512));
+}
+
+/// A device that notes what it is advised.
+#[derive(Debug)]
+struct Advised {
+    inner: Arc<dyn Device>,
+    advice: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Device for Advised {
+    fn name(&self) -> &Arc<str> {
+        self.inner.name()
+    }
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> frazil_device::Result<()> {
+        self.inner.read_at(offset_bytes, buf)
+    }
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> frazil_device::Result<()> {
+        self.inner.write_at(offset_bytes, data)
+    }
+    fn flush(&self) -> frazil_device::Result<()> {
+        self.inner.flush()
+    }
+    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> frazil_device::Result<()> {
+        self.inner.discard(offset_bytes, len_bytes)
+    }
+    fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
+        assert_eq!(advice, Advice::WillNeed);
+        self.advice.lock().push((offset_bytes, len_bytes));
+    }
+}
+
+#[test]
+fn read_ahead_names_what_will_be_read() {
+    let mut volume = Volume::new(1);
+    let data = text(1, 32 << 10);
+    let zstd = Encoding { csum: ChecksumType::Crc32c, compression: CompressionType::ZSTD, ..PLAIN };
+    let (crc, payload) = zstd.payload(&data, 4096, None);
+    let first = volume.write(0, &payload);
+    let second = volume.write(0, &data);
+    volume.free[0] += 8;
+    let third = volume.write(0, &data);
+    let keys = [
+        extent(64, 64, &[crc_entry(crc), Entry::Ptr(first)]),
+        extent(128, 64, &[Entry::Ptr(second)]),
+        extent(200, 64, &[Entry::Ptr(third)]),
+    ];
+    let device = Arc::new(Advised { inner: volume.devices[0].clone(), advice: Mutex::default() });
+    let reader = volume.reader_of([(0, device.clone() as Arc<dyn Device>)]);
+    // The first sector is enough for the whole first payload; the last extent is wanted in part.
+    let mut plan = reader.plan(INUM, 63 * 512..140 * 512);
+    keys.iter().for_each(|key| plan.add(key.as_key()));
+    plan.read_ahead();
+    let len = payload.len() as u64;
+    assert_eq!(*device.advice.lock(), [(0, len + 32768), (len + 32768 + 4096, 4 * 512)]);
+    assert_eq!(plan.read(&mut vec![0; 77 * 512]), Ok(()));
+}
+
+#[test]
+fn many_threads_share_a_reader() {
+    let part = |size| Part::Data {
+        size,
+        front: 1,
+        back: 0,
+        encoding: Encoding { csum: ChecksumType::Xxhash, compression: CompressionType::ZSTD, ..PLAIN },
+        copies: 2,
+        shared: size % 2 == 0,
+    };
+    let File { volume, keys, bytes } = build(&(100..140).map(part).collect::<Vec<_>>());
+    let reader = volume.reader();
+    std::thread::scope(|scope| {
+        for thread in 0..4usize {
+            let (reader, keys, bytes) = (&reader, &keys, &bytes);
+            scope.spawn(move || {
+                for i in 0..200 {
+                    let from = (thread * 7919 + i * 104_729) % bytes.len();
+                    let to = (from + 1 + i * 500).min(bytes.len());
+                    let read = read(reader, keys, from as u64..to as u64);
+                    assert_eq!(read.as_deref(), Ok(&bytes[from..to]));
+                }
+            });
+        }
+    });
 }

@@ -84,13 +84,17 @@ impl Volume {
     }
 
     fn reader(&self) -> Reader {
+        let present = (0u8..).zip(&self.devices).filter(|(i, _)| !self.absent.contains(i));
+        self.reader_of(present.map(|(i, d)| (i, Arc::clone(d) as Arc<dyn Device>)))
+    }
+
+    /// A reader of other devices with the same metadata.
+    fn reader_of(&self, devices: impl IntoIterator<Item = (u8, Arc<dyn Device>)>) -> Reader {
         let mut overlay = Overlay::empty();
         for (btree, keys) in &self.keys {
             overlay.set(*btree, 0, keys.iter().map(KeyBuf::as_key));
         }
         let trees = Btrees::new(Roots::new(), overlay, Box::new(NoNodes), 0);
-        let present = (0u8..).zip(&self.devices).filter(|(i, _)| !self.absent.contains(i));
-        let devices: DeviceSet = present.map(|(i, d)| (i, Arc::clone(d) as Arc<dyn Device>)).collect();
         let member = |i: u8| {
             let rotational = self.rotational.contains(&i);
             (DevIndex(i), MemberFacts { bucket_sectors: Sectors(BUCKET_SECTORS), rotational })
@@ -102,7 +106,7 @@ impl Volume {
             members,
             cache_bytes: ReaderOptions::CACHE_BYTES_DEFAULT,
         };
-        Reader::new(devices, Arc::new(trees), options)
+        Reader::new(DeviceSet::from_iter(devices), Arc::new(trees), options)
     }
 }
 
