@@ -40,3 +40,9 @@ pub enum Error {
     #[error("{0}")]
     Io(String),
 }
+
+impl From<frazil_btree::Error> for Error {
+    fn from(error: frazil_btree::Error) -> Error {
+        Error::Io(error.to_string())
+    }
+}

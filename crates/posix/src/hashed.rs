@@ -1,0 +1,79 @@
+//! Hash tables laid over a b-tree: how a name finds its key (spec 40 §4.2).
+//!
+//! Directory entries and extended attributes lie at (owner, hash of the name). Where that slot is taken the item goes to the
+//! next free one, so a search begins at the hash and goes on as long as the slots are occupied: by items, or by
+//! `hash_whiteout`s, which keep the place of something deleted. The first slot that holds neither ends it: nothing was
+//! ever pushed past it.
+//!
+//! The search sees what one snapshot sees. A whiteout of that snapshot is an empty slot.
+
+use std::ops::ControlFlow;
+
+use frazil_btree::{Btrees, View};
+use frazil_ondisk::units::Inum;
+use frazil_ondisk::{Bpos, BtreeId, Key, KeyType};
+
+use crate::error::Result;
+
+/// What a search makes of an item it meets.
+pub(crate) enum Probe<T> {
+    /// It is the one.
+    Found(T),
+    /// It is another one: the search goes on behind it.
+    Other,
+    /// The caller must not see it: the slot counts as empty (spec 40 §5.3).
+    Invisible,
+}
+
+/// Searches the table of `owner` from `slot` on; `None` if it ends before `probe` found what it wants.
+///
+/// # Errors
+/// If a node on the way cannot be read.
+pub(crate) fn find<T>(
+    btrees: &Btrees,
+    btree: BtreeId,
+    view: &View,
+    owner: Inum,
+    slot: u64,
+    mut probe: impl FnMut(Key<'_>) -> Probe<T>,
+) -> Result<Option<T>> {
+    let range = Bpos::new(owner.0, slot, 0)..Bpos::new(owner.0, u64::MAX, 0);
+    let mut cursor = btrees.visible(btree, view, range);
+    let mut expected = slot;
+    while let Some(key) = cursor.next()? {
+        if key.k.pos.offset != expected {
+            return Ok(None);
+        }
+        if key.k.ty != KeyType::HASH_WHITEOUT {
+            match probe(key) {
+                Probe::Found(found) => return Ok(Some(found)),
+                Probe::Other => {}
+                Probe::Invisible => return Ok(None),
+            }
+        }
+        expected += 1;
+    }
+    Ok(None)
+}
+
+/// Shows all items of the table of `owner` at or behind `slot` that the snapshot sees, until told to stop.
+///
+/// # Errors
+/// If a node on the way cannot be read; the items before it have been shown.
+pub(crate) fn scan(
+    btrees: &Btrees,
+    btree: BtreeId,
+    view: &View,
+    owner: Inum,
+    slot: u64,
+    mut show: impl FnMut(Key<'_>) -> ControlFlow<()>,
+) -> Result<()> {
+    let range = Bpos::new(owner.0, slot, 0)..Bpos::new(owner.0, u64::MAX, 0);
+    let mut cursor = btrees.visible(btree, view, range);
+    while let Some(key) = cursor.next()? {
+        if key.k.ty != KeyType::HASH_WHITEOUT && show(key).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
