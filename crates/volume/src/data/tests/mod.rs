@@ -3,6 +3,7 @@
 mod damage;
 mod encodings;
 mod files;
+mod lost_nodes;
 mod stripes;
 
 use std::collections::BTreeMap;
