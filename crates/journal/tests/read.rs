@@ -74,22 +74,28 @@ impl Volume {
         self.devices[dev].write_at(at, &[b[0] ^ 0x40]).unwrap();
     }
 
-    fn read(&self, salvage: bool) -> Result<Journal, ReadError> {
-        let sources: Vec<Source<'_>> = (0..self.devices.len())
+    fn sources(&self) -> Vec<Source<'_>> {
+        (0..self.devices.len())
             .map(|i| Source {
                 dev: DevIndex(i as u8),
                 device: &self.devices[i],
                 bucket: BUCKET,
                 buckets: &BUCKETS,
             })
-            .collect();
-        let options = Options {
+            .collect()
+    }
+
+    fn options(&self, salvage: bool) -> Options<'_> {
+        Options {
             format: JsetFormat { magic: MAGIC, block_bytes: BLOCK, key: None },
             version_min: Version::READ_MIN,
             blacklist: &self.blacklist,
             salvage,
-        };
-        read::read(&sources, &options)
+        }
+    }
+
+    fn read(&self, salvage: bool) -> Result<Journal, ReadError> {
+        read::read(&self.sources(), &self.options(salvage))
     }
 
     fn fatal(&self) -> Problem {
@@ -122,6 +128,28 @@ fn replay_covers_the_newest_flush_entrys_range_and_drops_what_follows() {
     let ring = &journal.rings[0];
     assert_eq!((ring.cur_idx, ring.cur_offset), (2, Sectors(3)));
     assert_eq!(ring.bucket_seq, [0, 16, 19, 0].map(Seq));
+}
+
+#[test]
+fn a_survey_finds_the_same_without_loading_it() {
+    let v = volume(1);
+    v.fill(1, &[(13, Some(13)), (14, None), (15, Some(14)), (16, None)]);
+    let fates = |found: &std::collections::BTreeMap<Seq, read::Found>| -> Vec<(u64, Fate)> {
+        found.iter().map(|(seq, entry)| (seq.0, entry.fate)).collect()
+    };
+    let survey = read::survey(&v.sources(), &v.options(false)).unwrap();
+    assert_eq!(fates(&survey.found), fates(&v.read(false).unwrap().found));
+    assert_eq!(survey.range, Ok(Seq(14)..=Seq(15)));
+    let copy = survey.found[&Seq(16)].good().unwrap();
+    assert_eq!(read::load_copy(&v.sources()[0], &v.options(false), copy).unwrap().header.seq, Seq(16));
+    // Damage that ends reading is only reported.
+    v.damage(0, 1, 1, LAST_BYTE_OF_KEY);
+    assert!(matches!(v.fatal(), Problem::DamagedEntry { seq: Seq(14), .. }));
+    let survey = read::survey(&v.sources(), &v.options(false)).unwrap();
+    assert_eq!(survey.found[&Seq(14)].fate, Fate::Damaged);
+    assert!(survey.problems.iter().any(Problem::is_fatal) && survey.range.is_ok());
+    let empty = read::survey(&volume(1).sources(), &v.options(false)).unwrap();
+    assert_eq!((empty.found.len(), empty.range), (0, Err(ReadError::Empty)));
 }
 
 #[test]

@@ -32,7 +32,7 @@ mod problem;
 mod scan;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use frazil_device::Device;
 use frazil_ondisk::jset::{self, EntryType, Frames, Jset, JsetFormat, JsetHeader, JsetKind};
@@ -184,6 +184,29 @@ impl Journal {
     pub fn unreliable(&self) -> Range<Seq> {
         Seq(self.newest_flush.0 + 1)..self.next_seq
     }
+}
+
+/// What is in a journal and which entries of it would be replayed, without their contents: for listing it.
+#[derive(Debug)]
+pub struct Survey {
+    /// Every entry found, by number.
+    pub found: BTreeMap<Seq, Found>,
+    /// The entries to be replayed (inclusive), or why there is no telling.
+    pub range: Result<RangeInclusive<Seq>, ReadError>,
+    /// What was found wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Looks through a journal; [`load_copy`] then loads what is wanted.
+///
+/// # Errors
+/// If there is an entry of a version this program cannot follow.
+pub fn survey(sources: &[Source<'_>], options: &Options<'_>) -> Result<Survey, ReadError> {
+    let mut problems = Vec::new();
+    let scanned = scan::scan_all(sources, options, &mut problems)?;
+    let mut found = choose::collect(scanned.copies, &mut problems);
+    let range = choose::choose(&mut found, options, &mut problems);
+    Ok(Survey { found, range: range.map(|chosen| chosen.last_seq..=chosen.newest_flush), problems })
 }
 
 /// Reads the journal.
