@@ -16,6 +16,6 @@ mod usage;
 mod volume;
 
 pub use error::{Notice, OpenError, SuperblockError};
-pub use open::{OpenOptions, Passphrase, Recovery, open};
+pub use open::{JournalView, OpenOptions, Passphrase, Recovery, open};
 pub use usage::{DevUsage, Usage};
 pub use volume::Volume;

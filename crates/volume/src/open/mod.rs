@@ -17,6 +17,7 @@
 //! Nothing is ever written here, and devices opened without write permission serve as well as others.
 
 mod initial;
+mod journal;
 mod recover;
 mod superblocks;
 mod unlock;
@@ -34,6 +35,7 @@ use frazil_ondisk::superblock::sections::replicas::Replicas;
 use frazil_ondisk::units::{DevIndex, Sectors};
 use frazil_ondisk::version::Version;
 
+pub use journal::JournalView;
 pub use recover::Recovery;
 pub use superblocks::read_superblock;
 pub use unlock::Passphrase;
@@ -87,8 +89,8 @@ pub fn open(devices: Vec<Arc<dyn Device>>, options: OpenOptions<'_>) -> Result<V
     let key = unlock::unlock(superblock, options.passphrase)?;
     let recovered = recover::recover(&assembled, key.as_ref(), options.salvage_journal, &mut notices)?;
 
-    let Assembled { newest: superblock, members, online, .. } = assembled;
-    let devices: DeviceSet = online.iter().map(|c| (c.superblock.dev_idx.0, c.device.clone())).collect();
+    let devices = assembled.device_set();
+    let Assembled { newest: superblock, members, .. } = assembled;
     let format = NodeFormat {
         magic: node_magic(&superblock.uuid),
         block: Sectors(superblock.block_sectors.into()),
@@ -145,6 +147,11 @@ impl Assembled {
     /// The refusal of the whole volume, in the name of its first device.
     fn refused(&self, source: frazil_ondisk::DecodeError) -> OpenError {
         OpenError::Refused { device: self.online[0].device.name().clone(), source }
+    }
+
+    /// The devices present, by member index.
+    fn device_set(&self) -> DeviceSet {
+        self.online.iter().map(|c| (c.superblock.dev_idx.0, c.device.clone())).collect()
     }
 
     fn is_online(&self, dev: DevIndex) -> bool {

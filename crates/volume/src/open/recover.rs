@@ -5,13 +5,11 @@ use std::ops::Range;
 use frazil_btree::{Overlay, Root, Roots};
 use frazil_journal::read::{self, Early, Journal};
 use frazil_ondisk::crypto::Key;
-use frazil_ondisk::jset::{JsetFormat, jset_magic};
-use frazil_ondisk::superblock::members::MemberState;
-use frazil_ondisk::superblock::sections::{Clean, JournalSeqBlacklist};
-use frazil_ondisk::units::{BucketIndex, Sectors, Seq};
+use frazil_ondisk::superblock::sections::Clean;
+use frazil_ondisk::units::Seq;
 use frazil_ondisk::{KeyBuf, btree_id::BtreeId};
 
-use super::{Assembled, initial};
+use super::{Assembled, initial, journal};
 use crate::error::{Notice, OpenError};
 
 /// How the volume was left, and what was done about it in memory.
@@ -54,8 +52,7 @@ pub(super) fn recover(
     notices: &mut Vec<Notice>,
 ) -> Result<Recovered, OpenError> {
     let superblock = &assembled.newest;
-    let blacklist = superblock.sections.get::<JournalSeqBlacklist>().map_err(|why| assembled.refused(why))?;
-    let blacklist = blacklist.map_or_else(Vec::new, |list| list.ranges().to_vec());
+    let blacklist = journal::blacklist(assembled)?;
     if !superblock.flags.initialized() {
         return initial::never_started(superblock).map_err(|why| assembled.refused(why));
     }
@@ -89,15 +86,11 @@ fn unclean(
     notices: &mut Vec<Notice>,
 ) -> Result<Recovered, OpenError> {
     let superblock = &assembled.newest;
-    let format = JsetFormat {
-        magic: jset_magic(&superblock.uuid),
-        block_bytes: superblock.block_bytes() as usize,
-        key,
-    };
+    let format = journal::format(superblock, key);
     let options =
         read::Options { format, version_min: superblock.version_min, blacklist: &blacklist, salvage };
-    let rings = journal_rings(assembled)?;
-    let sources: Vec<_> = rings.iter().map(Ring::source).collect();
+    let rings = journal::rings(assembled)?;
+    let sources: Vec<_> = rings.iter().map(journal::Ring::source).collect();
     let journal = read::read(&sources, &options)?;
     notices.extend(journal.problems.iter().cloned().map(Notice::Journal));
 
@@ -111,40 +104,6 @@ fn unclean(
     let accounting_deltas = journal.overlay.deltas().map(|delta| delta.key.to_owned()).collect();
     let Journal { early, overlay, .. } = journal;
     Ok(Recovered { roots: roots(early), overlay: Overlay::from(&overlay), accounting_deltas, blacklist, how })
-}
-
-/// The journal of one member.
-struct Ring<'a> {
-    candidate: &'a super::Candidate,
-    bucket: Sectors,
-    buckets: Vec<BucketIndex>,
-}
-
-impl Ring<'_> {
-    fn source(&self) -> read::Source<'_> {
-        read::Source {
-            dev: self.candidate.superblock.dev_idx,
-            device: &*self.candidate.device,
-            bucket: self.bucket,
-            buckets: &self.buckets,
-        }
-    }
-}
-
-/// The rings of all members that may hold journal entries (spec 20 §5.2). Each device's own superblock describes its ring.
-fn journal_rings(assembled: &Assembled) -> Result<Vec<Ring<'_>>, OpenError> {
-    let mut rings = Vec::new();
-    for candidate in &assembled.online {
-        let Some(member) = assembled.members.get(candidate.superblock.dev_idx) else { continue };
-        if !matches!(member.flags.state(), MemberState::ReadWrite | MemberState::ReadOnly) {
-            continue;
-        }
-        let ring =
-            candidate.superblock.journal_buckets().map_err(|source| super::refuse(candidate, source))?;
-        ring.validate(member).map_err(|source| super::refuse(candidate, source))?;
-        rings.push(Ring { candidate, bucket: member.bucket_size(), buckets: ring.buckets().collect() });
-    }
-    Ok(rings)
 }
 
 fn roots(early: Early) -> Roots {
