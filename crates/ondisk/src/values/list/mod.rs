@@ -92,6 +92,14 @@ pub fn value<'a>(value: &'a Value<'a>, k: &'a Bkey, cx: &'a dyn ListContext) -> 
     Shown(move |f: &mut Formatter<'_>| Lister { k, cx }.value(value, f))
 }
 
+/// Name of a b-tree under this version: number 18 got another purpose and name at 1.33.
+pub fn btree_name(id: BtreeId, version: Version) -> String {
+    if id == BtreeId::REBALANCE_WORK && version.has_reconcile() {
+        return "reconcile_work".into();
+    }
+    id.to_string()
+}
+
 /// Text made by a function when it is shown.
 struct Shown<F>(F);
 
@@ -251,7 +259,7 @@ impl Lister<'_> {
                 Ok(())
             }
             Ok(AccountingPos::Btree { id }) => {
-                write!(f, "btree btree={}", self.btree_name(BtreeId(id as u8)))
+                write!(f, "btree btree={}", btree_name(BtreeId(id as u8), version))
             }
             Ok(AccountingPos::RebalanceWork) => f.write_str("rebalance_work "),
             Ok(AccountingPos::Inum { .. }) => f.write_str("inum "),
@@ -292,14 +300,6 @@ impl Lister<'_> {
             AclTag::Mask => write!(f, " mask {}", e.perm),
             AclTag::Other => write!(f, " other {}", e.perm),
         })
-    }
-
-    /// Name of a b-tree under this version: number 18 got another purpose and name at 1.33.
-    fn btree_name(&self, id: BtreeId) -> String {
-        if id == BtreeId::REBALANCE_WORK && self.cx.version().has_reconcile() {
-            return "reconcile_work".into();
-        }
-        id.to_string()
     }
 }
 

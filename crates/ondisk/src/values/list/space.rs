@@ -72,7 +72,12 @@ impl Lister<'_> {
         let (bucket, sector) = self.place(shift);
         let in_payload = self.k.pos.offset & (1u64.checked_shl(shift).unwrap_or(0).wrapping_sub(1));
         let (generation, flags) = b.detail.as_bucket_gen();
-        write!(f, "bucket={}:{bucket}:{sector} btree={}", self.k.pos.inode, self.btree_name(b.btree))?;
+        write!(
+            f,
+            "bucket={}:{bucket}:{sector} btree={}",
+            self.k.pos.inode,
+            super::btree_name(b.btree, self.cx.version())
+        )?;
         write!(f, " level={} data_type={} suboffset={in_payload}", b.level, b.data_type)?;
         write!(f, " len={} gen={generation} pos={}", b.bucket_len, b.pos)?;
         f.write_str(if flags & 3 != 0 { " phys" } else { "" })
