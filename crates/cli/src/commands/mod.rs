@@ -1,0 +1,46 @@
+//! The commands, one file each.
+
+pub(crate) mod completions;
+pub(crate) mod list;
+pub(crate) mod list_journal;
+pub(crate) mod show_super;
+
+use std::io::{self, BufWriter, Stdout, Write};
+
+use serde::Serialize;
+
+use crate::cli::Command;
+use crate::stop::{Outcome, Stop};
+
+/// Where results go.
+pub(crate) type Out = BufWriter<Stdout>;
+
+/// Bytes collected before they are written.
+const OUT_BYTES: usize = 64 << 10;
+
+/// Runs a command.
+pub(crate) fn run(command: Command) -> Outcome {
+    let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
+    let done = match command {
+        Command::ShowSuper(args) => show_super::run(&args, &mut out),
+        Command::List(args) => list::run(&args, &mut out),
+        Command::ListJournal(args) => list_journal::run(&args, &mut out),
+        Command::Completions(args) => completions::run(&args, &mut out),
+    };
+    // What was found before a failure is worth having.
+    let flushed = out.flush();
+    // Anything left in the buffer could not be written, and must not be tried again when it is dropped.
+    let _ = out.into_parts();
+    match (done, flushed) {
+        (Err(stop), _) => Err(stop),
+        (Ok(_), Err(error)) => Err(error.into()),
+        (Ok(done), Ok(())) => Ok(done),
+    }
+}
+
+/// Writes one JSON object on a line of its own.
+pub(crate) fn json_line(out: &mut Out, value: &impl Serialize) -> Result<(), Stop> {
+    serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}

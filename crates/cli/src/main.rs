@@ -1,0 +1,49 @@
+//! `frazil`: the command.
+//!
+//! A command is a file in `commands/`: what it takes from the command line (a struct that is also its help text), and what it
+//! does with it. All of them work alike:
+//!
+//! ```text
+//!  arguments ─cli─► one command ─open─► devices, passphrase, volume ─► results on standard output
+//!                                              │
+//!                                              └─► notes, warnings, errors: one line each on standard error
+//! ```
+//!
+//! * **Standard output carries results and nothing else**, through one buffered writer. When its reader goes away
+//!   (`frazil cat … | head`) the command ends quietly and successfully.
+//! * **An error is one line** that begins with `error:` and says what to do next ([`say`]).
+//! * **The exit code** tells a script how it went ([`stop`]): 0 all done, 1 it could not be done, 2 wrong usage, 3 done, but
+//!   parts could not be read and are missing from the result.
+//! * **Nothing panics**, whatever the arguments and whatever bytes the devices hold: what can fail returns an error.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | the list of commands, help texts, how wrong usage is reported | `cli.rs` |
+//! | which arguments are devices, options for opening, the passphrase | `open.rs` |
+//! | how sizes, times and names are printed | `format.rs` |
+//! | what a listing knows beside the key | `context.rs` |
+//! | what mount(8) calls for a line of `/etc/fstab` | `commands/mount.rs` |
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod context;
+mod format;
+mod open;
+mod say;
+mod stop;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match cli::parse(arguments) {
+        Ok(cli) => {
+            say::start_log(cli.verbose);
+            stop::exit_code(commands::run(cli.command))
+        }
+        Err(code) => code,
+    }
+}

@@ -1,0 +1,7 @@
+//! The command as its users meet it: arguments in, text and exit codes out, over the golden images.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod metadata;
+mod run;
+mod usage;
