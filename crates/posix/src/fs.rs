@@ -14,6 +14,7 @@ use crate::file::{Files, LoggedLosses};
 use crate::namespace::Namespace;
 use crate::subvol::{SubvolCache, SubvolInfo};
 use crate::unfinished::Unfinished;
+use crate::walk::{Visit, WalkStep};
 
 /// Longest name, in bytes (spec 40 §16.4).
 const NAME_BYTES_MAX: u32 = 512;
@@ -171,6 +172,13 @@ impl Fs {
     /// The general ones.
     pub fn subvolumes(&self) -> Result<Vec<SubvolInfo>> {
         self.names.subvolumes()
+    }
+
+    /// Visits `top` and everything below it, every directory before what it holds, sorted by name. Paths are relative to `top`,
+    /// which itself has the empty path. The visitor says how to go on; for anything but a directory only `Stop` matters.
+    /// What cannot be read is visited as an error, and the walk goes on.
+    pub fn walk(&self, top: NodeId, visit: &mut dyn FnMut(&[u8], Visit<'_>) -> WalkStep) {
+        self.names.walk(top, visit);
     }
 
     /// What `statfs` reports (spec 40 §16.4).

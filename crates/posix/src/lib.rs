@@ -30,6 +30,10 @@ mod hashed;
 mod namespace;
 mod path;
 mod subvol;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod unfinished;
 mod walk;
 mod xattr;

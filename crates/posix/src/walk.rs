@@ -11,7 +11,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::attr::{Attr, FileType, NodeId};
 use crate::error::{Error, Result};
-use crate::fs::Fs;
+use crate::namespace::Namespace;
 
 /// What a walk does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,10 +47,9 @@ struct Level {
     failed: Option<Error>,
 }
 
-impl Fs {
-    /// Visits `top` and everything below it. Paths are relative to `top`, which itself has the empty path. The visitor says how
-    /// to go on; what it answers to anything but a directory only matters when it is to stop.
-    pub fn walk(&self, top: NodeId, visit: &mut dyn FnMut(&[u8], Visit<'_>) -> WalkStep) {
+impl Namespace {
+    /// See [`crate::Fs::walk`].
+    pub(crate) fn walk(&self, top: NodeId, visit: &mut dyn FnMut(&[u8], Visit<'_>) -> WalkStep) {
         let mut path = Vec::new();
         let mut been = HashSet::new();
         let mut levels: Vec<Level> = Vec::new();

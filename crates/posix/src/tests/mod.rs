@@ -1,0 +1,4 @@
+mod dir;
+mod hashed;
+mod path;
+mod walk;
