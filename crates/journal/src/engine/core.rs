@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 
 use super::pins::Pins;
 use super::slots::{SLOTS, Slot};
-use super::word::{Grant, Refusal, Word, seq_low};
+use super::word::{Grant, Refusal, Word};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Entries that may be open or on their way to disk at once. The reference's 4 is one per buffer; here a write works on
@@ -139,6 +139,7 @@ impl<X, I: Default> Core<X, I> {
     }
 
     /// Takes a reservation, lock-free.
+    #[inline]
     pub(crate) fn reserve(&self, words: u32, privileged: bool) -> Result<(&Slot, u32), Refusal> {
         let Grant { seq_low, room_before } = self.word.reserve(words, privileged)?;
         let slot = self.slot(seq_low);
@@ -148,6 +149,17 @@ impl<X, I: Default> Core<X, I> {
             "a grant names the entry its buffer holds"
         );
         Ok((slot, slot.limit() - room_before))
+    }
+
+    /// Returns the words of a request that exhausted an entry. True when its write may be started.
+    #[must_use]
+    pub(crate) fn put_rest(&self, rest: Grant) -> bool {
+        // With nothing left there is nothing to return, and nothing that holds the buffer.
+        rest.room_before > 0 && {
+            let slot = self.slot(rest.seq_low);
+            let seq = slot.seq();
+            slot.put_tail(rest.room_before) && self.check_last_put(&mut self.lock(), seq)
+        }
     }
 
     /// Returns a reservation. True when this was the last one of a closed entry, so its write may be started.
@@ -191,12 +203,12 @@ impl<X, I: Default> Core<X, I> {
 
     /// Closes the open entry, for good if `halt`. True when all of it had been returned already, so its write may be started.
     pub(crate) fn close(&self, state: &mut State<X, I>, halt: bool) -> bool {
-        let left = if halt { self.word.halt() } else { self.word.close() };
-        let Some(left) = left else { return false };
+        if halt {
+            self.word.halt();
+        }
         let seq = state.seq;
-        let entry = state.open_entry().expect("the word says an entry is open");
-        debug_assert_eq!(seq_low(entry.seq), seq_low(seq));
-        entry.used = entry.limit - left;
+        let Some(entry) = state.open_entry() else { return false };
+        entry.used = entry.limit - self.word.close();
         entry.phase = Phase::Closed;
         // I9: now, before the next entry opens. An entry is never younger than the front: its buffer holds its slot (I19).
         entry.last_seq = self.pins.front();

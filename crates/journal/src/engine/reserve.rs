@@ -95,7 +95,7 @@ impl Journal {
         assert!(words > 0, "an empty reservation");
         match self.take(words, watermark) {
             Ok(reservation) => Ok(reservation),
-            Err(_) => self.reserve_slow(words, watermark, wait),
+            Err(refusal) => self.reserve_slow(words, watermark, wait, refusal),
         }
     }
 
@@ -112,8 +112,12 @@ impl Journal {
 
     #[inline]
     fn take(&self, words: u32, watermark: Watermark) -> Result<Reservation<'_>, Refusal> {
-        let (slot, at) = self.core.reserve(words, watermark.is_privileged())?;
-        Ok(Reservation { journal: self, slot, seq: slot.seq(), next: at, end: at + words, words })
+        match self.core.reserve(words, watermark.is_privileged()) {
+            Ok((slot, at)) => {
+                Ok(Reservation { journal: self, slot, seq: slot.seq(), next: at, end: at + words, words })
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     #[cold]
@@ -122,8 +126,18 @@ impl Journal {
         words: u32,
         watermark: Watermark,
         wait: Wait,
+        refusal: Refusal,
     ) -> Result<Reservation<'_>, JournalError> {
-        self.slow(words, watermark, wait, |j| j.take(words, watermark))
+        if let Refusal::Exhausted(rest) = refusal
+            && self.core.put_rest(rest)
+        {
+            self.last_put();
+        }
+        self.slow(words, watermark, wait, |j| {
+            // Looks first: under the lock, and repeatedly, nothing may be taken that is not used.
+            j.core.word.would_grant(words, watermark.is_privileged())?;
+            j.take(words, watermark)
+        })
     }
 
     /// The slow path (spec 20 §9.4): opens entries, waits, reclaims, until `attempt` succeeds.
@@ -153,6 +167,15 @@ impl Journal {
                 }
                 Refusal::Blocked => false,
                 Refusal::Pressure => true,
+                Refusal::Exhausted(rest) => {
+                    // Rare: between looking and taking others took most of it.
+                    drop(st);
+                    if self.core.put_rest(rest) {
+                        self.last_put();
+                    }
+                    st = self.lock();
+                    continue;
+                }
                 Refusal::Full | Refusal::Closed => match self.make_room(&mut st, words) {
                     Ok(()) => continue,
                     Err(CannotOpen::Halted(error)) => break Err(error),

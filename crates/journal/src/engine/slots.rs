@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     /// Words of the entry that may be granted. Written before the entry opens, constant until it is copied out.
     limit: AtomicU32,
     seq: AtomicU64,
+    /// Words at the end that were granted only to be returned: nothing is in them.
+    tail: AtomicU32,
     returned: [Padded; SHARDS],
 }
 
@@ -46,6 +48,7 @@ impl Slot {
             words: (0..words).map(|_| AtomicU64::new(0)).collect(),
             limit: AtomicU32::new(0),
             seq: AtomicU64::new(0),
+            tail: AtomicU32::new(0),
             returned: std::array::from_fn(|_| Padded::default()),
         }
     }
@@ -72,6 +75,7 @@ impl Slot {
             count.0.store(0, Ordering::Relaxed);
         }
         self.limit.store(limit, Ordering::Relaxed);
+        self.tail.store(0, Ordering::Relaxed);
         self.seq.store(seq, Ordering::Relaxed);
     }
 
@@ -88,6 +92,18 @@ impl Slot {
     #[must_use]
     pub(crate) fn put(&self, words: u32) -> bool {
         self.returned[shard()].0.fetch_add(u64::from(words), Ordering::Release) & CLOSED != 0
+    }
+
+    /// Returns the last `words` words of the entry, too few for the request that was granted them. Like [`Slot::put`].
+    #[must_use]
+    pub(crate) fn put_tail(&self, words: u32) -> bool {
+        self.tail.store(words, Ordering::Relaxed);
+        self.put(words)
+    }
+
+    /// See the field. Valid after the last put.
+    pub(crate) fn tail(&self) -> u32 {
+        self.tail.load(Ordering::Relaxed)
     }
 
     /// Marks the entry closed and returns the words returned so far. Under the journal lock, after the word was closed.

@@ -56,7 +56,8 @@ impl Journal {
 
         let mut bytes = vec![0; JSET_HEADER_BYTES];
         bytes.reserve_exact((sectors * SECTOR_BYTES) as usize);
-        self.core.slot(seq).drain(used, &mut bytes);
+        let slot = self.core.slot(seq);
+        slot.drain(used - slot.tail(), &mut bytes);
         let limit_bytes = (sectors * SECTOR_BYTES) as usize;
         let mut image = EntryImage { seq: Seq(seq), bytes, limit_bytes };
         self.host.finish_entry(&mut image);

@@ -154,22 +154,60 @@ fn moving_a_pin_is_never_seen_as_no_pin() {
 }
 
 #[test]
-fn two_reservations_never_overlap_and_a_full_entry_refuses() {
+fn two_reservations_never_overlap_and_the_rest_of_an_exhausted_entry_is_returned() {
     loom::model(|| {
         let journal = journal(1, 1);
         journal.open(&mut journal.lock(), 3).unwrap();
+        // As the slow path does: whoever exhausts the entry returns what was left.
+        let take = |journal: &Small| match journal.reserve(2, false) {
+            Ok((slot, at)) => {
+                slot.store_all(at, &[5, 6]);
+                (Some(at), journal.put(slot, 2))
+            }
+            Err(Refusal::Exhausted(rest)) => (None, journal.put_rest(rest)),
+            Err(_) => (None, false),
+        };
         let other = {
             let journal = journal.clone();
-            loom::thread::spawn(move || journal.reserve(2, false).map(|(_, at)| at))
+            loom::thread::spawn(move || {
+                set_shard(1);
+                take(&journal)
+            })
         };
-        let mine = journal.reserve(2, false).map(|(_, at)| at);
-        let other = other.join().unwrap();
-        match (mine, other) {
-            (Ok(at), Err(refused)) | (Err(refused), Ok(at)) => {
-                assert_eq!((at, refused), (0, Refusal::Full), "I14");
-            }
-            both => panic!("{both:?}"),
+        let (mine, my_last) = take(&journal);
+        let closed_last = journal.close(&mut journal.lock(), false);
+        let (others, others_last) = other.join().unwrap();
+        let lasts = [my_last, closed_last, others_last].into_iter().filter(|l| *l).count();
+        assert_eq!(lasts, 1, "I13: {mine:?} {others:?}");
+        match (mine, others) {
+            (Some(0), None) | (None, Some(0)) => {}
+            both => panic!("I14: {both:?}"),
         }
+        let (tail, used) = (journal.slot(1).tail(), journal.lock().entry(1).unwrap().used);
+        assert!((used, tail) == (3, 1) || (used, tail) == (2, 0), "{used} words, {tail} of them unused");
+        assert_eq!(write_out(&journal, 1)[..2], [5, 6]);
+    });
+}
+
+#[test]
+fn losers_of_a_full_entry_never_disturb_the_next_one() {
+    loom::model(|| {
+        let word = loom::sync::Arc::new(Word::new(0));
+        word.open(1, 1);
+        let losers: Vec<_> = (0..2)
+            .map(|_| {
+                let word = word.clone();
+                loom::thread::spawn(move || word.reserve(3, false).map(|g| g.seq_low))
+            })
+            .collect();
+        word.close();
+        word.open(2, 4);
+        let taken: u32 =
+            losers.into_iter().map(|l| l.join().unwrap()).map(|r| if r == Ok(2) { 3 } else { 0 }).sum();
+        // Of the next entry at most one of them got its words, and no words were lost or made up.
+        assert!(taken <= 3);
+        let left = word.view().words_left();
+        assert!(left == Some(4 - taken) || (left.is_none() && taken == 3), "{:?} after {taken}", word.view());
     });
 }
 
@@ -184,16 +222,16 @@ fn block_pressure_and_halt_are_seen_by_the_next_reservation() {
                 word.set_pressure(true);
                 word.set_blocked(true);
                 word.set_pressure(false);
-                word.halt()
+                word.halt();
+                word.close()
             })
         };
         let first = word.reserve(3, false);
-        let left = setter.join().unwrap().expect("it was open");
+        let left = setter.join().unwrap();
         assert_eq!(left, if first.is_ok() { 5 } else { 8 });
         assert_eq!(word.reserve(1, true), Err(Refusal::Halted), "I32");
         word.set_blocked(false);
-        assert_eq!(word.close(), None, "an error value is never replaced");
-        assert!(word.view().is_halted());
+        assert!(word.view().is_halted() && word.view().words_left().is_none());
     });
 }
 

@@ -20,13 +20,11 @@ fn violation(model: impl Fn() + Sync + Send + 'static) -> Option<String> {
 /// The entry's hold on its pins is dropped when it **closes** (spec 20 §14, the table before the fix).
 fn close_and_drop_the_pin(journal: &Small, seq: u64) {
     let mut state = journal.lock();
-    if let Some(left) = journal.word.close() {
-        let entry = state.open_entry().unwrap();
-        entry.used = entry.limit - left;
-        entry.phase = Phase::Closed;
-        journal.slot(seq).close();
-        journal.pins.put_buffer(seq);
-    }
+    let entry = state.open_entry().unwrap();
+    entry.used = entry.limit - journal.word.close();
+    entry.phase = Phase::Closed;
+    journal.slot(seq).close();
+    journal.pins.put_buffer(seq);
 }
 
 /// The seed race: a writer between its reservation and its pin, a closer, and the front moves past both.
