@@ -112,20 +112,27 @@ pub fn all() -> Vec<GoldenImage> {
     images
 }
 
-/// The image called `name`.
+/// The image called `name`, which must be one that the repository holds: a test that names another one would fail
+/// wherever the wider collection is not at hand. (Tests take those as they come, from [`all`].)
 ///
 /// # Panics
-/// When it is not at hand; the message says whether it is unknown or only lies in the wider collection.
+/// When there is no such image, or the repository does not hold it.
 pub fn image(name: &str) -> GoldenImage {
-    if let Some(found) = all().into_iter().find(|image| image.name == name) {
-        return found;
-    }
-    match index().into_iter().find(|line| line.name == name) {
+    match find(name) {
+        Some(image) if image.in_repo => image,
         Some(_) => {
-            panic!("golden image {name} is not in the repository: set FRAZIL_GOLDEN to the whole collection")
+            panic!("golden image {name} is not in the repository: tests must not depend on it by name")
         }
-        None => panic!("there is no golden image called {name}"),
+        None => panic!("there is no golden image called {name} (or it is only in the wider collection)"),
     }
+}
+
+/// The image called `name`, if it is at hand.
+///
+/// # Panics
+/// As [`all`].
+pub fn find(name: &str) -> Option<GoldenImage> {
+    all().into_iter().find(|image| image.name == name)
 }
 
 /// How many images the index names, whether at hand or not.
@@ -336,6 +343,12 @@ mod tests {
         let image = image("09-multi-striped");
         let hashes: Vec<_> = image.bytes().iter().map(|bytes| sha256_hex(bytes)).collect();
         assert_eq!(hashes, image.devices.iter().map(|device| device.sha256.clone()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    #[should_panic(expected = "07-encrypted")]
+    fn tests_cannot_name_what_a_clone_does_not_have() {
+        image("07-encrypted");
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn devices_of_two_volumes_are_not_mixed() {
 
 #[test]
 fn encrypted_volumes_need_the_right_passphrase() {
-    let image = golden::image("07-encrypted");
+    let image = golden::image("08-crash-encrypted");
     let none = open(files(&image), OpenOptions::default()).err().expect("no passphrase");
     assert!(none.to_string().contains("passphrase"), "{none}");
     let mut ask = |_: &str| Ok(Zeroizing::new(b"wrong horse".to_vec()));

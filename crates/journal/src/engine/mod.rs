@@ -8,7 +8,7 @@
 //!    newly dirty one on the entry's sequence number ([`pins`]). Then it drops the [`Reservation`].
 //! 3. The entry **closes** when it is full, when somebody wants it durable, or when its time is up. When the last reservation
 //!    is returned the final put ([`core`]) lets go of the buffer's own hold and the entry may be written.
-//! 4. **Writing** ([`write`]) is in order up to finding a place, in parallel on the devices, and accounted in order. A *flush entry*
+//! 4. **Writing** ([`mod@write`]) is in order up to finding a place, in parallel on the devices, and accounted in order. A *flush entry*
 //!    waits for all before it, flushes every device, and is written through; then everything up to it is durable.
 //! 5. Threads that wait for durability ([`flush`]) share flush entries: while one is being written, the next one fills.
 //! 6. **Reclaim** ([`reclaim`]) keeps the ring from filling: it asks the owners of the oldest pins to write back, the front of the pin

@@ -18,7 +18,7 @@
 //! **Flush and noflush.** A flush entry vouches, once its write completed, for itself and all earlier entries, and says with
 //! `last_seq` which is the oldest one still needed. A noflush entry (flag bit 5) makes no promise.
 //!
-//! **Reading** must cope with a journal cut off anywhere: [`read`] takes one jset from the bytes at an offset of a
+//! **Reading** must cope with a journal cut off anywhere: [`mod@read`] takes one jset from the bytes at an offset of a
 //! bucket and tells structure and checksum apart, because recovery needs the header of a torn entry to know that it *was*
 //! torn; [`BucketScan`] walks a whole bucket. What recovery then does with the entries of all devices is not
 //! decided here.
@@ -26,7 +26,7 @@
 //! **Writing**: the journal assembles an entry in place, several threads at once, and then calls [`Seal::seal`]
 //! once for header, tail, encryption and checksum. [`JsetBuilder`] does the same for entries that are made in one go.
 //!
-//! **Checking** (spec 20 §3.4) is the same before a write and after a read: [`check`] lists what is wrong, [`repair`] also
+//! **Checking** (spec 20 §3.4) is the same before a write and after a read: [`check()`] lists what is wrong, [`repair`] also
 //! turns it into padding.
 
 mod check;

@@ -193,7 +193,7 @@ fn blacklists_of_recovered_images_end_below_the_next_entry() {
 
 /// Bytes of superblocks of every kind: with labels, encryption, quotas, a blacklist, and of newer versions.
 fn varied() -> Vec<Vec<u8>> {
-    let names = ["07-encrypted", "08-crash-twice", "09-multi-tiered", "14-usrquota"];
+    let names = ["08-crash-encrypted", "08-crash-twice", "09-multi-tiered", "14-usrquota"];
     let newer = golden::all().into_iter().filter(|image| image.version.minor > 13);
     let images = names.map(golden::image).into_iter().chain(newer);
     images.map(|image| devices(&image)[0].copy(SUPERBLOCK_SECTOR).unwrap()).collect()

@@ -17,9 +17,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["list"] => list(),
-        ["unpack", name] => print_paths(&golden::image(name).unpack()),
-        ["unpack", name, dir] => print_paths(&golden::image(name).unpack_to(Path::new(dir))),
-        ["passphrase", name] => println!("{}", golden::image(name).passphrase.unwrap_or_default()),
+        ["unpack", name] => print_paths(&image(name).unpack()),
+        ["unpack", name, dir] => print_paths(&image(name).unpack_to(Path::new(dir))),
+        ["passphrase", name] => println!("{}", image(name).passphrase.unwrap_or_default()),
         ["check", name, dir] => return check(name, Path::new(dir)),
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => {
@@ -28,6 +28,13 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn image(name: &str) -> golden::GoldenImage {
+    golden::find(name).unwrap_or_else(|| {
+        eprintln!("error: no image {name} is at hand; see: golden list");
+        std::process::exit(2);
+    })
 }
 
 fn list() {
@@ -50,7 +57,7 @@ fn print_paths(paths: &[std::path::PathBuf]) {
 }
 
 fn check(name: &str, dir: &Path) -> ExitCode {
-    let manifest = golden::image(name).manifest();
+    let manifest = image(name).manifest();
     let observed = match observe::tree(dir) {
         Ok(observed) => observed,
         Err(e) => {
