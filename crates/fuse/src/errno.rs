@@ -1,0 +1,57 @@
+//! The one place where errors become errno.
+
+use std::fmt;
+
+use frazil_posix::Error;
+use rustix::io::Errno as Code;
+
+/// An error number as the kernel takes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Errno(Code);
+
+impl Errno {
+    pub(crate) const INTR: Errno = Errno(Code::INTR);
+    pub(crate) const INVAL: Errno = Errno(Code::INVAL);
+    pub(crate) const IO: Errno = Errno(Code::IO);
+    /// The kernel does not ask for this operation again.
+    pub(crate) const NOSYS: Errno = Errno(Code::NOSYS);
+    pub(crate) const NOTTY: Errno = Errno(Code::NOTTY);
+    pub(crate) const RANGE: Errno = Errno(Code::RANGE);
+    pub(crate) const STALE: Errno = Errno(Code::STALE);
+
+    /// The number as replies carry it: negative.
+    pub(crate) fn negative(self) -> i32 {
+        -self.0.raw_os_error()
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<&Error> for Errno {
+    fn from(error: &Error) -> Errno {
+        Errno(match error {
+            Error::NotFound => Code::NOENT,
+            Error::Stale(_) => Code::STALE,
+            Error::NotDirectory => Code::NOTDIR,
+            Error::IsDirectory => Code::ISDIR,
+            Error::Invalid(_) => Code::INVAL,
+            Error::NoAttribute => Code::NODATA,
+            Error::PastEnd => Code::NXIO,
+            Error::NameTooLong => Code::NAMETOOLONG,
+            Error::ReadOnly => Code::ROFS,
+            Error::Io(_) => Code::IO,
+            // The enum may grow in another crate; what is not known here is a failure of the volume.
+            _ => Code::IO,
+        })
+    }
+}
+
+impl From<Error> for Errno {
+    fn from(error: Error) -> Errno {
+        Errno::from(&error)
+    }
+}

@@ -1,0 +1,259 @@
+//! The conversation with the kernel over `/dev/fuse`.
+//!
+//! It starts with one request, in which the kernel says what it can do and we say what we want of it
+//! ([`Session::start`]); after the reply the mount is usable. Then threads take turns to read requests ([`crate::turn`]) and
+//! answer them. It ends when the kernel says that the mount is gone: every thread finishes what it is doing, and the last one
+//! drops the filesystem, which closes its devices.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use frazil_device::waiting;
+use parking_lot::Mutex;
+use rustix::io::Errno as Code;
+
+use crate::adapter::{Adapter, READ_BYTES_MAX};
+use crate::errno::Errno;
+use crate::filesystem::Filesystem;
+use crate::interrupts::InFlight;
+use crate::reply::{Init, Reply};
+use crate::request::{Op, Request, Unique};
+use crate::turn::{Left, Turn};
+
+/// The newest minor protocol version that is spoken here.
+const MINOR_MAX: u32 = 41;
+/// The oldest (Linux 3.15): nanoseconds, `readdirplus`, replies of today's size.
+const MINOR_MIN: u32 = 23;
+/// Room for a request: many forgets, or a name and a value.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Writes are not served; the kernel accepts no smaller limit.
+const WRITE_BYTES_MAX: u32 = 4096;
+/// Most requests under way that no thread waits for, which is what reading ahead is made of.
+const BACKGROUND_MAX: u16 = 64;
+
+/// What is asked of the kernel, as far as it offers it.
+mod want {
+    /// Read ahead with several requests at once.
+    const ASYNC_READ: u64 = 1 << 0;
+    /// Objects can be found by number, for the NFS server.
+    const EXPORT_SUPPORT: u64 = 1 << 4;
+    /// `readdirplus`, where the kernel finds that attributes are wanted.
+    const DO_READDIRPLUS: u64 = 1 << 13;
+    const READDIRPLUS_AUTO: u64 = 1 << 14;
+    /// Direct I/O in several requests at once.
+    const ASYNC_DIO: u64 = 1 << 15;
+    /// `ENOSYS` to an open means: open without asking.
+    pub(super) const NO_OPEN: u64 = 1 << 17;
+    pub(super) const NO_OPENDIR: u64 = 1 << 24;
+    /// Lookups and listings of one directory at the same time.
+    const PARALLEL_DIROPS: u64 = 1 << 18;
+    /// The kernel enforces ACLs.
+    const POSIX_ACL: u64 = 1 << 20;
+    /// Requests of up to a mebibyte.
+    const MAX_PAGES: u64 = 1 << 22;
+    const CACHE_SYMLINKS: u64 = 1 << 23;
+    /// The second half of these flags is in use.
+    const INIT_EXT: u64 = 1 << 30;
+
+    pub(super) const ALL: u64 = ASYNC_READ
+        | EXPORT_SUPPORT
+        | DO_READDIRPLUS
+        | READDIRPLUS_AUTO
+        | ASYNC_DIO
+        | NO_OPEN
+        | NO_OPENDIR
+        | PARALLEL_DIROPS
+        | POSIX_ACL
+        | MAX_PAGES
+        | CACHE_SYMLINKS
+        | INIT_EXT;
+}
+
+/// A mount being served.
+pub(crate) struct Session<F> {
+    device: File,
+    adapter: Adapter<F>,
+    turn: Turn,
+    in_flight: InFlight,
+}
+
+/// Tells when a session is over.
+pub(crate) struct Ended(Mutex<Receiver<Running>>);
+
+/// Held by every thread of a session; never sent.
+enum Running {}
+
+impl Ended {
+    /// Waits until all threads have let go of the filesystem.
+    pub(crate) fn wait(&self) {
+        // Nothing is ever sent: this returns when the last sender is gone.
+        let _ = self.0.lock().recv();
+    }
+}
+
+impl<F: Filesystem> Session<F> {
+    /// Agrees with the kernel on how to talk, and starts to answer.
+    pub(crate) fn start(device: File, mut adapter: Adapter<F>) -> io::Result<Ended> {
+        shake_hands(&device, &mut adapter)?;
+        let session =
+            Arc::new(Session { device, adapter, turn: Turn::new(), in_flight: InFlight::default() });
+        let (running, ended) = channel();
+        let watched = session.clone();
+        let watching = running.clone();
+        thread::Builder::new().name("frazil-watch".into()).spawn(move || {
+            watched.watch();
+            drop(watched);
+            drop(watching);
+        })?;
+        spawn(session, running)?;
+        Ok(Ended(Mutex::new(ended)))
+    }
+
+    fn watch(&self) {
+        let mut reply = Reply::new();
+        self.in_flight.watch(|unique| self.send(unique, Err(Errno::INTR), &mut reply));
+    }
+
+    /// What one thread does.
+    fn serve(self: &Arc<Self>, running: &Sender<Running>) {
+        let seat = Rc::new(Seat::new(Arc::downgrade(self), running.clone()));
+        let sitting = seat.clone();
+        waiting::on_wait(Rc::new(move || sitting.leave()));
+        let mut input = vec![0; REQUEST_BYTES_MAX];
+        let mut reply = Reply::new();
+        while self.turn.take() {
+            seat.reading.set(true);
+            while seat.reading.get() {
+                match rustix::io::read(&self.device, &mut input) {
+                    Ok(len) => self.handle(&seat, &input[..len], &mut reply),
+                    // The request was withdrawn, or a signal came.
+                    Err(Code::NOENT | Code::INTR | Code::AGAIN) => {}
+                    Err(_) => {
+                        self.turn.end();
+                        self.in_flight.end();
+                        seat.reading.set(false);
+                    }
+                }
+            }
+        }
+        // The seat outlives this function in the thread's memory; the session must not.
+        waiting::on_wait(Rc::new(|| {}));
+    }
+
+    fn handle(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) {
+        // Without a header there is nothing to answer to.
+        let Some(request) = Request::decode(bytes) else { return };
+        if let Op::Interrupt { unique } = request.op {
+            return self.in_flight.interrupt(unique);
+        }
+        reply.clear();
+        seat.request.set((request.unique, request.pid));
+        // A panic must not take the turn with it, which would stop the mount, nor leave the caller waiting.
+        let answer = AssertUnwindSafe(|| self.adapter.answer(&request, reply));
+        let Some(outcome) = catch_unwind(answer).unwrap_or(Some(Err(Errno::IO))) else { return };
+        if seat.reading.get() || self.in_flight.claim(request.unique) {
+            self.send(request.unique, outcome, reply);
+        }
+    }
+
+    fn send(&self, unique: Unique, outcome: Result<(), Errno>, reply: &mut Reply) {
+        let sent = rustix::io::write(&self.device, reply.finish(unique, outcome));
+        // The kernel found fault with the reply; its caller must not wait for ever. Any other error means that nobody
+        // waits any more.
+        if sent == Err(Code::INVAL) && outcome.is_ok() {
+            let _ = rustix::io::write(&self.device, reply.finish(unique, Err(Errno::IO)));
+        }
+    }
+}
+
+/// Starts a thread that serves.
+fn spawn<F: Filesystem>(session: Arc<Session<F>>, running: Sender<Running>) -> io::Result<()> {
+    thread::Builder::new().name("frazil-fuse".into()).spawn(move || {
+        session.serve(&running);
+        // In this order: whoever waits for the end finds the filesystem dropped.
+        drop(session);
+        drop(running);
+    })?;
+    Ok(())
+}
+
+/// What a thread knows about its turn.
+struct Seat<F> {
+    session: Weak<Session<F>>,
+    running: Sender<Running>,
+    /// It has the turn.
+    reading: Cell<bool>,
+    /// The request it is answering, and the thread that waits for it.
+    request: Cell<(Unique, u32)>,
+}
+
+impl<F: Filesystem> Seat<F> {
+    fn new(session: Weak<Session<F>>, running: Sender<Running>) -> Seat<F> {
+        let request = Cell::new((Unique(0), 0));
+        Seat { session, running, reading: Cell::new(false), request }
+    }
+
+    /// The request is about to wait: leaves the turn to another thread, if this one has it.
+    fn leave(&self) {
+        if !self.reading.replace(false) {
+            return;
+        }
+        let Some(session) = self.session.upgrade() else { return };
+        let (unique, pid) = self.request.get();
+        // Before anybody can read an interrupt for it.
+        session.in_flight.add(unique, pid);
+        if session.turn.leave() == Left::NeedsThread && spawn(session.clone(), self.running.clone()).is_err()
+        {
+            // Out of threads: requests wait until this one is done.
+            session.turn.not_started();
+        }
+    }
+}
+
+/// Answers the first request.
+fn shake_hands<F: Filesystem>(device: &File, adapter: &mut Adapter<F>) -> io::Result<()> {
+    let mut input = vec![0; REQUEST_BYTES_MAX];
+    let mut reply = Reply::new();
+    loop {
+        let len = rustix::io::retry_on_intr(|| rustix::io::read(device, &mut input))?;
+        let request = Request::decode(&input[..len]).ok_or(Code::PROTO)?;
+        let Op::Init { major, minor, max_readahead, flags } = request.op else {
+            return Err(Code::PROTO.into());
+        };
+        reply.clear();
+        if major > 7 {
+            // The kernel asks again, in the version it finds in this reply.
+            reply.init(&Init {
+                minor: MINOR_MAX,
+                max_readahead: 0,
+                flags: 0,
+                background_max: 0,
+                write_bytes_max: 0,
+                pages_max: 0,
+            });
+            rustix::io::write(device, reply.finish(request.unique, Ok(())))?;
+            continue;
+        }
+        if (major, minor) < (7, MINOR_MIN) {
+            rustix::io::write(device, reply.finish(request.unique, Err(Errno::NOSYS)))?;
+            return Err(Code::PROTONOSUPPORT.into());
+        }
+        adapter.opens_itself = (flags & want::NO_OPEN != 0, flags & want::NO_OPENDIR != 0);
+        reply.init(&Init {
+            minor: minor.min(MINOR_MAX),
+            max_readahead,
+            flags: flags & want::ALL,
+            background_max: BACKGROUND_MAX,
+            write_bytes_max: WRITE_BYTES_MAX,
+            pages_max: (READ_BYTES_MAX as usize / rustix::param::page_size()) as u16,
+        });
+        rustix::io::write(device, reply.finish(request.unique, Ok(())))?;
+        return Ok(());
+    }
+}
