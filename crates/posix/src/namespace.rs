@@ -108,7 +108,7 @@ impl Namespace {
 }
 
 /// The inode in a key of the inodes b-tree; `None` if the key is what a deleted inode leaves behind.
-pub(crate) fn decode_inode(key: Key<'_>) -> Result<Option<Inode>> {
+fn decode_inode(key: Key<'_>) -> Result<Option<Inode>> {
     match key.k.ty {
         KeyType::INODE | KeyType::INODE_V2 | KeyType::INODE_V3 => Inode::decode(key.k.ty, key.value)
             .map(Some)
