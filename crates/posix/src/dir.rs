@@ -18,7 +18,7 @@ use frazil_ondisk::{BtreeId, Key, KeyType};
 use crate::attr::{Attr, DirEntry, FileType, NodeId};
 use crate::error::{Error, Result};
 use crate::fold::fold;
-use crate::hashed::{self, Probe};
+use crate::hashed::{self, OnDamage, Probe};
 use crate::namespace::Namespace;
 use crate::subvol::Subvol;
 
@@ -120,6 +120,7 @@ impl Namespace {
         &self,
         dir: NodeId,
         from: u64,
+        on_damage: OnDamage,
         show: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
         let (subvol, _) = self.directory(dir)?;
@@ -128,16 +129,22 @@ impl Namespace {
         }
         let from = if from <= FIRST_COOKIE { 0 } else { from };
         let mut failed = None;
-        hashed::scan(&self.btrees, BtreeId::DIRENTS, &subvol.view, dir.inum, from, |key| {
-            match self.list_entry(dir, key) {
+        hashed::scan(
+            &self.btrees,
+            BtreeId::DIRENTS,
+            &subvol.view,
+            dir.inum,
+            from,
+            on_damage,
+            |key| match self.list_entry(dir, key) {
                 Ok(Some(entry)) => show(entry),
                 Ok(None) => ControlFlow::Continue(()),
                 Err(e) => {
                     failed = Some(e);
                     ControlFlow::Break(())
                 }
-            }
-        })?;
+            },
+        )?;
         failed.map_or(Ok(()), Err)
     }
 
@@ -171,7 +178,7 @@ impl Namespace {
         from: u64,
         show: &mut dyn FnMut(DirEntry<'_>, Option<&Attr>) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.readdir(dir, from, &mut |entry| {
+        self.readdir(dir, from, OnDamage::Stop, &mut |entry| {
             let attr = self.getattr(entry.node);
             match attr {
                 // The inode knows what the object is; the entry only repeats it.

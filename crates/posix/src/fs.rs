@@ -11,6 +11,7 @@ use frazil_volume::Volume;
 use crate::attr::{Attr, DirEntry, FsStat, NodeId, Whence};
 use crate::error::Result;
 use crate::file::{Files, LoggedLosses};
+use crate::hashed::OnDamage;
 use crate::namespace::Namespace;
 use crate::subvol::{SubvolCache, SubvolInfo};
 use crate::unfinished::Unfinished;
@@ -94,14 +95,15 @@ impl Fs {
     /// are not among them; the positions are above 2, ascend, and fit 63 bits.
     ///
     /// # Errors
-    /// `NotDirectory`. After a failure in the middle the entries before it have been shown.
+    /// `NotDirectory`. After a failure in the middle the entries before it have been shown; a call that goes on behind them
+    /// fails again. ([`Fs::walk`] passes over what is lost.)
     pub fn readdir(
         &self,
         dir: NodeId,
         from: u64,
         show: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.names.readdir(dir, from, show)
+        self.names.readdir(dir, from, OnDamage::Stop, show)
     }
 
     /// As [`Fs::readdir`], with the attributes of each object; `None` (and a line in the log) where the inode cannot be had.

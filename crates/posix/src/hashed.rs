@@ -56,24 +56,45 @@ pub(crate) fn find<T>(
     Ok(None)
 }
 
+/// What a scan does where a node cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OnDamage {
+    /// It ends: who goes on from a position later must meet the damage again.
+    Stop,
+    /// It passes over what is lost, and fails at its end.
+    PassOver,
+}
+
 /// Shows all items of the table of `owner` at or behind `slot` that the snapshot sees, until told to stop.
 ///
 /// # Errors
-/// If a node on the way cannot be read; the items before it have been shown.
+/// If a node cannot be read; the items that can be had, up to the end or to the damage, have been shown.
 pub(crate) fn scan(
     btrees: &Btrees,
     btree: BtreeId,
     view: &View,
     owner: Inum,
     slot: u64,
+    on_damage: OnDamage,
     mut show: impl FnMut(Key<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
     let range = Bpos::new(owner.0, slot, 0)..Bpos::new(owner.0, u64::MAX, 0);
     let mut cursor = btrees.visible(btree, view, range);
-    while let Some(key) = cursor.next()? {
-        if key.k.ty != KeyType::HASH_WHITEOUT && show(key).is_break() {
-            break;
+    let mut result = Ok(());
+    loop {
+        match cursor.next() {
+            Ok(Some(key)) => {
+                if key.k.ty != KeyType::HASH_WHITEOUT && show(key).is_break() {
+                    return result;
+                }
+            }
+            Ok(None) => return result,
+            Err(e) => {
+                result = result.and(Err(e.into()));
+                if on_damage == OnDamage::Stop || cursor.skip_bad_node().is_none() {
+                    return result;
+                }
+            }
         }
     }
-    Ok(())
 }

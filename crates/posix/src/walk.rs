@@ -11,6 +11,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::attr::{Attr, FileType, NodeId};
 use crate::error::{Error, Result};
+use crate::hashed::OnDamage;
 use crate::namespace::Namespace;
 
 /// What a walk does next.
@@ -31,7 +32,7 @@ pub enum Visit<'v> {
     Object(&'v Attr),
     /// An entry whose object cannot be had.
     Unreadable(Error),
-    /// The directory, visited before, cannot be listed; what was listed before it failed is visited.
+    /// The directory, visited before, cannot be listed completely; what can be listed has been visited.
     Unlistable(Error),
 }
 
@@ -43,7 +44,7 @@ struct Level {
     names: Vec<u8>,
     /// What is still to be visited, the last one first: place of the name and object.
     pending: Vec<(Range<usize>, NodeId)>,
-    /// Why it could not be listed to its end.
+    /// Why it could not be listed completely.
     failed: Option<Error>,
 }
 
@@ -110,7 +111,7 @@ impl Namespace {
     fn list(&self, dir: NodeId, path_len: usize) -> Level {
         let mut names = Vec::new();
         let mut pending = Vec::new();
-        let listed: Result<()> = self.readdir(dir, 0, &mut |entry| {
+        let listed: Result<()> = self.readdir(dir, 0, OnDamage::PassOver, &mut |entry| {
             let start = names.len();
             names.extend_from_slice(entry.name);
             pending.push((start..names.len(), entry.node));

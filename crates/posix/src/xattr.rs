@@ -18,7 +18,7 @@ use frazil_ondisk::{BtreeId, Key, KeyType};
 use crate::attr::NodeId;
 use crate::dir::str_hash;
 use crate::error::{Error, Result};
-use crate::hashed::{self, Probe};
+use crate::hashed::{self, OnDamage, Probe};
 use crate::namespace::Namespace;
 
 /// In front of the name of an option that was set on the inode.
@@ -56,7 +56,7 @@ impl Namespace {
     pub(crate) fn listxattr(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
         let (subvol, inode) = self.object(node)?;
         let mut names = Vec::new();
-        hashed::scan(&self.btrees, BtreeId::XATTRS, &subvol.view, node.inum, 0, |key| {
+        hashed::scan(&self.btrees, BtreeId::XATTRS, &subvol.view, node.inum, 0, OnDamage::Stop, |key| {
             if let Some(attr) = xattr(key)
                 && let Some(prefix) = attr.ty.prefix()
             {

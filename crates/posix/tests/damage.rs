@@ -1,14 +1,16 @@
-//! Damaged data: exactly the bytes that are lost are errors, and each lost extent is one line in the log.
+//! Damaged data: exactly the bytes that are lost are errors, and each lost extent is one line in the log. Damaged metadata:
+//! exactly the names that are lost are missing, and it is said that some are.
 
 use std::fmt::Write;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex};
 
 use frazil_device::{Device, MemDevice};
-use frazil_ondisk::KeyType;
-use frazil_ondisk::units::{SECTOR_BYTES, SnapshotId};
-use frazil_ondisk::values::extent::Pointers;
-use frazil_posix::{Attr, Error, FileType, Fs, Visit, WalkStep};
+use frazil_ondisk::node::BtreePtrV2;
+use frazil_ondisk::units::{Inum, SECTOR_BYTES, SnapshotId};
+use frazil_ondisk::values::extent::{Entries, Entry, Pointers};
+use frazil_ondisk::{Bpos, BtreeId, KeyType};
+use frazil_posix::{Attr, DirEntry, Error, FileType, Fs, NodeId, Visit, WalkStep};
 use frazil_testing::golden;
 use frazil_volume::{OpenOptions, open};
 use tracing::field::{Field, Visit as FieldVisit};
@@ -118,4 +120,76 @@ fn a_bad_extent_is_an_error_for_its_bytes_and_one_line_in_the_log() {
             assert!(lines[0].contains(&part), "{} lacks {part}", lines[0]);
         }
     });
+}
+
+/// The sector of a leaf of the dirents b-tree in the middle of a directory, and the range of its positions.
+fn find_leaf(fs: &Fs) -> (u64, Bpos, Bpos) {
+    let btrees = fs.volume().btrees();
+    let mut leaves = btrees.level_cursor(BtreeId::DIRENTS, 1, ..);
+    while let Some(key) = leaves.next().expect("golden nodes can be read") {
+        let node = BtreePtrV2::decode(key.value).expect("golden pointers decode");
+        if node.min_key.inode != key.k.pos.inode {
+            continue;
+        }
+        for entry in Entries::new(node.entries) {
+            if let Ok(Entry::Ptr(ptr)) = entry {
+                return (ptr.offset.0, node.min_key, key.k.pos);
+            }
+        }
+    }
+    panic!("the image has a directory of several leaves");
+}
+
+#[test]
+fn a_lost_node_takes_away_its_names_only_and_is_told() {
+    let image = golden::image("03-many-files");
+    let mut bytes = image.bytes().remove(0);
+    let sound = mount(&bytes);
+    let (sector, first, last) = find_leaf(&sound);
+    let dir = NodeId { inum: Inum(first.inode), ..sound.root() };
+    let lost = |next: u64| (first.offset..=last.offset).contains(&(next - 1));
+    let mut names: Vec<(Vec<u8>, u64)> = Vec::new();
+    sound
+        .readdir(dir, 0, &mut |entry| {
+            names.push((entry.name.to_vec(), entry.next));
+            ControlFlow::Continue(())
+        })
+        .expect("the image is sound");
+
+    // Not only the header, so that nothing in it can be believed.
+    let at = (sector * SECTOR_BYTES) as usize;
+    bytes[at..at + 4096].fill(0x55);
+    let fs = mount(&bytes);
+    for (name, next) in &names {
+        match fs.lookup(dir, name) {
+            Ok(_) => assert!(!lost(*next)),
+            Err(Error::Io(text)) => assert!(lost(*next) && text.contains("dirents"), "{text}"),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    // A listing stops in front of the damage, also when it is begun again.
+    let mut listed = 0;
+    let mut count = |_: DirEntry<'_>| {
+        listed += 1;
+        ControlFlow::Continue(())
+    };
+    assert!(matches!(fs.readdir(dir, 0, &mut count), Err(Error::Io(_))));
+    assert_eq!(listed, names.iter().take_while(|name| !lost(name.1)).count());
+    assert!(matches!(
+        fs.readdir(dir, first.offset.max(3), &mut |_| ControlFlow::Continue(())),
+        Err(Error::Io(_))
+    ));
+    // A walk passes over it, and says so.
+    let (mut visited, mut told) = (0, 0);
+    fs.walk(dir, &mut |path, visit| {
+        match visit {
+            Visit::Object(_) if path.is_empty() => {}
+            Visit::Object(_) => visited += 1,
+            Visit::Unreadable(e) => panic!("{}: {e}", path.escape_ascii()),
+            Visit::Unlistable(_) => told += 1,
+        }
+        WalkStep::Continue
+    });
+    assert_eq!((visited, told), (names.iter().filter(|name| !lost(name.1)).count(), 1));
+    assert!(visited > 0 && visited < names.len());
 }

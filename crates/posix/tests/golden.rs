@@ -3,12 +3,16 @@
 //! The whole tree is walked and every field compared: attributes, contents, link targets, extended attributes, options, holes,
 //! device numbers, times. For images that were not shut down the constraints of the manifest must hold.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use frazil_device::{Access, Device, MemDevice, OpenOptions as DeviceOptions};
 use frazil_ondisk::superblock::assembly::Degraded;
+use frazil_ondisk::units::SECTOR_BYTES;
+use frazil_ondisk::values::quota::Quota;
+use frazil_ondisk::{Bpos, BtreeId};
 use frazil_posix::{Attr, Error, FileType, Fs, NodeId, Visit, WalkStep, Whence};
 use frazil_testing::compare::{Comparison, ObservedEntry};
 use frazil_testing::golden::{self, GoldenImage, State};
@@ -428,6 +432,40 @@ fn subvolumes_are_listed_where_they_are() {
         assert_eq!(attr.node, subvolume.root);
     }
     assert!(subvolumes.iter().any(|s| s.read_only && s.is_snapshot && s.snapshot_of.is_some()));
+}
+
+/// Usage is not stored but counted, as the driver does at every mount; limits are keys.
+#[test]
+fn quotas_are_what_the_driver_counts() {
+    let mut compared = 0;
+    for image in golden::all() {
+        let manifest = image.manifest();
+        let fs = mount(&image);
+        let mut usage: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        let mut counted = BTreeSet::new();
+        fs.walk(fs.root(), &mut |_, visit| {
+            if let Visit::Object(attr) = visit
+                && counted.insert(attr.node)
+            {
+                let (bytes, inodes) = usage.entry(attr.uid).or_default();
+                *bytes += attr.sectors * SECTOR_BYTES;
+                *inodes += 1;
+            }
+            WalkStep::Continue
+        });
+        for quota in manifest.quotas.iter().filter(|quota| quota.kind == "user") {
+            let pos = Bpos::new(0, quota.id.into(), 0);
+            let key = fs.volume().btrees().get(BtreeId::QUOTAS, pos).expect("golden nodes can be read");
+            let limits = key.map(|key| Quota::decode(key.key().value).expect("golden keys decode"));
+            let Quota { space, inodes } = limits.unwrap_or_default();
+            assert_eq!((space.hard, space.soft), (quota.hard_kib * 2, quota.soft_kib * 2), "{quota:?}");
+            assert_eq!((inodes.hard, inodes.soft), (quota.inodes_hard, quota.inodes_soft), "{quota:?}");
+            let used = usage.get(&quota.id).copied().unwrap_or_default();
+            assert_eq!(used, (quota.bytes, quota.inodes), "{}: user {}", image.name, quota.id);
+            compared += 1;
+        }
+    }
+    assert!(compared >= 5, "only {compared} quotas in all images");
 }
 
 #[test]

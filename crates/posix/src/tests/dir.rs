@@ -10,6 +10,7 @@ use frazil_ondisk::{Bpos, BtreeId, KeyType};
 
 use crate::attr::{FileType, NodeId};
 use crate::error::Error;
+use crate::hashed::OnDamage;
 use crate::namespace::Namespace;
 use crate::testing::{Keys, SNAPSHOT, entry, inode, slot, subvol_entry};
 
@@ -19,7 +20,7 @@ const ONE: [(u32, u32); 1] = [(SNAPSHOT, 0)];
 fn list(names: &Namespace, dir: NodeId) -> Vec<(String, FileType)> {
     let mut listed = Vec::new();
     names
-        .readdir(dir, 0, &mut |entry| {
+        .readdir(dir, 0, OnDamage::Stop, &mut |entry| {
             listed.push((String::from_utf8_lossy(entry.name).into_owned(), entry.kind));
             ControlFlow::Continue(())
         })
@@ -191,7 +192,7 @@ fn positions_stay_within_63_bits() {
     for _ in 0..10 {
         let before = from;
         names
-            .readdir(NodeId::ROOT, from, &mut |entry| {
+            .readdir(NodeId::ROOT, from, OnDamage::Stop, &mut |entry| {
                 from = entry.next;
                 ControlFlow::Break(())
             })
@@ -213,7 +214,7 @@ fn listings_with_attributes_are_in_the_order_of_the_listing() {
     let names = keys.namespace(&ONE);
     let mut plain = Vec::new();
     names
-        .readdir(NodeId::ROOT, 0, &mut |entry| {
+        .readdir(NodeId::ROOT, 0, OnDamage::Stop, &mut |entry| {
             plain.push((entry.name.to_vec(), entry.node, entry.next));
             ControlFlow::Continue(())
         })

@@ -6,7 +6,7 @@ use frazil_ondisk::units::{Inum, SnapshotId};
 use frazil_ondisk::{Bpos, BtreeId, KeyType};
 use proptest::prelude::*;
 
-use crate::hashed::{Probe, find, scan};
+use crate::hashed::{OnDamage, Probe, find, scan};
 use crate::testing::{Keys, table};
 
 const OWNER: Inum = Inum(5000);
@@ -121,7 +121,7 @@ proptest! {
                 }
             }
             let mut count = 0;
-            scan(&btrees, BtreeId::XATTRS, &view, OWNER, 0, |_| {
+            scan(&btrees, BtreeId::XATTRS, &view, OWNER, 0, OnDamage::Stop, |_| {
                 count += 1;
                 std::ops::ControlFlow::Continue(())
             })

@@ -1,4 +1,5 @@
 mod dir;
 mod hashed;
+mod hostile;
 mod path;
 mod walk;
