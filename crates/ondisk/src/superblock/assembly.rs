@@ -183,17 +183,19 @@ impl fmt::Display for Insufficient {
                 let (s, are) = if list.len() == 1 { ("", "is") } else { ("s", "are") };
                 write!(
                     f,
-                    "device{s} {} {are} missing: give every device, or allow reading without with -o degraded",
+                    "device{s} {} {are} missing: give every device, or allow reading without",
                     list.join(", ")
                 )
             }
             Insufficient::Degraded(entry) => {
-                write!(f, "copies on missing devices ({entry}): -o degraded allows reading without them")
+                write!(
+                    f,
+                    "copies are on missing devices ({entry}): give every device, or allow reading without"
+                )
             }
-            Insufficient::Lost(entry) => write!(
-                f,
-                "too many devices are missing to read everything ({entry}): -o very_degraded reads the rest"
-            ),
+            Insufficient::Lost(entry) => {
+                write!(f, "too many devices are missing to read everything ({entry})")
+            }
         }
     }
 }

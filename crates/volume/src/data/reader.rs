@@ -94,6 +94,11 @@ impl Reader {
         }
     }
 
+    /// How long the entries of extents are, those of types this version does not know included.
+    pub fn entry_sizes(&self) -> &EntrySizes {
+        &self.entry_sizes
+    }
+
     /// A plan for reading this range of bytes of a file, to be given the file's extents. The caller has cut the range to the
     /// file's size.
     pub fn plan(&self, inum: Inum, bytes: Range<u64>) -> Plan<'_> {
