@@ -9,11 +9,18 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
-use crate::commands::{completions, list, list_journal, show_super};
+use crate::commands::{cat, completions, export, list, list_journal, ls, show_super, stat, tree};
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
 
 const COMMANDS: &str = "\
+Look at files without mounting:
+  ls             What a directory holds
+  cat            The content of a file
+  stat           All about a file, where its data lie included
+  tree           Everything below a directory, with hashes as JSON
+  export         A directory as a tar archive
+
 Look at the metadata of a volume:
   show-super     What the superblock of a device says
   list           The keys of a volume's b-trees
@@ -26,6 +33,8 @@ More:
 const EXAMPLES: &str = "\
 Examples:
   frazil show-super /dev/sdb1
+  frazil cat /dev/sdb1 /etc/fstab
+  frazil export /dev/sdb1:/dev/sdc1 /home | tar x --xattrs -C /mnt/rescued
   frazil list -b inodes /dev/sdb1:/dev/sdc1";
 
 /// bcachefs volumes in userspace
@@ -52,6 +61,11 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Ls(ls::Args),
+    Cat(cat::Args),
+    Stat(stat::Args),
+    Tree(tree::Args),
+    Export(export::Args),
     ShowSuper(show_super::Args),
     List(list::Args),
     ListJournal(list_journal::Args),

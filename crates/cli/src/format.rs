@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use jiff::Timestamp;
+use frazil_posix::{FileType, Timestamp as FileTime};
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ZonedDateTime};
 
 /// A size in bytes with three significant digits and a unit: `4.38 KiB`, `64.0 MiB`, `512 B`.
 pub(crate) struct Size(pub(crate) u64);
@@ -56,6 +57,51 @@ pub(crate) fn ctime(unix_seconds: u64) -> String {
         // Beyond the year 9999.
         None => format!("@{unix_seconds}"),
     }
+}
+
+/// A moment in local time, to the minute: `2026-11-22 11:02`.
+pub(crate) fn minute(at: FileTime) -> String {
+    local(at).map_or_else(|| format!("@{}", at.secs), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
+/// A moment in local time, to the nanosecond, with the zone: `2026-11-22 11:02:28.000000001 +0100`.
+pub(crate) fn nanosecond(at: FileTime) -> String {
+    match local(at) {
+        Some(local) => local.strftime("%Y-%m-%d %H:%M:%S.%9f %z").to_string(),
+        None => format!("@{}.{:09}", at.secs, at.nanos),
+    }
+}
+
+/// `None` outside of the years -9999 to 9999.
+fn local(at: FileTime) -> Option<ZonedDateTime> {
+    let nanos = i32::try_from(at.nanos).ok()?;
+    Some(Timestamp::new(at.secs, nanos).ok()?.to_zoned_datetime(TimeZone::system()))
+}
+
+/// Type and permissions as ls(1) prints them: `drwxr-xr-x`.
+pub(crate) fn permissions(kind: FileType, perm: u16) -> String {
+    let ty = match kind {
+        FileType::Regular => '-',
+        FileType::Directory => 'd',
+        FileType::Symlink => 'l',
+        FileType::Fifo => 'p',
+        FileType::Socket => 's',
+        FileType::CharDevice => 'c',
+        FileType::BlockDevice => 'b',
+    };
+    let mut text = String::from(ty);
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = perm >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (perm & special != 0, bits & 1 != 0) {
+            (false, false) => '-',
+            (false, true) => 'x',
+            (true, false) => letter.to_ascii_uppercase(),
+            (true, true) => letter,
+        });
+    }
+    text
 }
 
 /// Bytes as text for people: UTF-8 stays, everything else and control characters are escaped.
@@ -112,6 +158,27 @@ mod tests {
     fn names_are_escaped() {
         assert_eq!(Shown("grün\n\\".as_bytes()).to_string(), "grün\\n\\\\");
         assert_eq!(Shown(b"a\xff\x1b[").to_string(), "a\\xff\\u{1b}[");
+    }
+
+    #[test]
+    fn permissions_are_letters() {
+        for (kind, perm, text) in [
+            (FileType::Directory, 0o755, "drwxr-xr-x"),
+            (FileType::Regular, 0o4755, "-rwsr-xr-x"),
+            (FileType::Regular, 0o2644, "-rw-r-Sr--"),
+            (FileType::Directory, 0o1777, "drwxrwxrwt"),
+            (FileType::CharDevice, 0o1000, "c--------T"),
+        ] {
+            assert_eq!(permissions(kind, perm), text);
+        }
+    }
+
+    #[test]
+    fn times_of_files_may_be_anything() {
+        let far = FileTime { secs: i64::MIN, nanos: 5 };
+        assert_eq!(minute(far), format!("@{}", i64::MIN));
+        assert_eq!(nanosecond(far), format!("@{}.000000005", i64::MIN));
+        assert!(nanosecond(FileTime { secs: -1, nanos: 999_999_999 }).contains(".999999999 "));
     }
 
     #[test]

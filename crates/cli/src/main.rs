@@ -20,6 +20,8 @@
 //! |---|---|
 //! | the list of commands, help texts, how wrong usage is reported | `cli.rs` |
 //! | which arguments are devices, options for opening, the passphrase | `open.rs` |
+//! | `DEV… PATH`, and how the path is followed | `target.rs` |
+//! | a file as JSON | `entry.rs` |
 //! | how sizes, times and names are printed | `format.rs` |
 //! | what a listing knows beside the key | `context.rs` |
 //! | what mount(8) calls for a line of `/etc/fstab` | `commands/mount.rs` |
@@ -29,10 +31,12 @@
 mod cli;
 mod commands;
 mod context;
+mod entry;
 mod format;
 mod open;
 mod say;
 mod stop;
+mod target;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

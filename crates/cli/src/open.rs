@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use frazil_device::{Access, Device, FileDevice, OpenOptions as DeviceOptions};
-use frazil_ondisk::superblock::assembly::Degraded;
+use frazil_journal::read::ReadError;
+use frazil_ondisk::superblock::assembly::{Degraded, Insufficient};
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
 use frazil_volume::{JournalView, Notice, OpenError, OpenOptions, Passphrase, Volume};
 use zeroize::Zeroizing;
@@ -56,6 +57,9 @@ pub(crate) struct OpenArgs {
     /// Use a damaged journal as far as it goes
     #[arg(long)]
     pub(crate) salvage_journal: bool,
+    /// They were given as in `/etc/fstab`, so advice must name them like that.
+    #[arg(skip)]
+    pub(crate) as_mount_options: bool,
 }
 
 /// Reads the value of `--cache`.
@@ -146,7 +150,20 @@ impl OpenArgs {
             cache_bytes: self.cache.unwrap_or(CACHE_BYTES_DEFAULT),
             passphrase: Passphrase::Ask(&mut ask),
         };
-        open(open_devices(paths)?, options).map_err(Stop::failed)
+        open(open_devices(paths)?, options).map_err(|why| Stop::Failed(self.explain(&why)))
+    }
+
+    /// Why opening failed, with the option that would help if there is one.
+    fn explain(&self, why: &OpenError) -> String {
+        let option = match why {
+            OpenError::Insufficient(Insufficient::Missing(_) | Insufficient::Degraded(_)) => {
+                ["--degraded", "-o degraded"]
+            }
+            OpenError::Insufficient(Insufficient::Lost(_)) => ["--degraded=very", "-o very_degraded"],
+            OpenError::Journal(ReadError::Damaged(_)) => ["--salvage-journal", "-o salvage_journal"],
+            _ => return why.to_string(),
+        };
+        format!("{why}; to read what is there: {}", option[usize::from(self.as_mount_options)])
     }
 }
 

@@ -1,9 +1,14 @@
 //! The commands, one file each.
 
+pub(crate) mod cat;
 pub(crate) mod completions;
+pub(crate) mod export;
 pub(crate) mod list;
 pub(crate) mod list_journal;
+pub(crate) mod ls;
 pub(crate) mod show_super;
+pub(crate) mod stat;
+pub(crate) mod tree;
 
 use std::io::{self, BufWriter, Stdout, Write};
 
@@ -25,6 +30,11 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::ShowSuper(args) => show_super::run(&args, &mut out),
         Command::List(args) => list::run(&args, &mut out),
         Command::ListJournal(args) => list_journal::run(&args, &mut out),
+        Command::Ls(args) => ls::run(&args, &mut out),
+        Command::Cat(args) => cat::run(&args, &mut out),
+        Command::Stat(args) => stat::run(&args, &mut out),
+        Command::Tree(args) => tree::run(&args, &mut out),
+        Command::Export(args) => export::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),
     };
     // What was found before a failure is worth having.

@@ -236,12 +236,11 @@ impl Journal {
             let newest = st.seq;
             let _opened = self.request_flush(&mut st, newest);
         } else if !in_reclaim() {
-            let before = st.extra.space_version;
+            let before = self.core.pins.front();
             self.leave(st);
             let worked = self.reclaim_round(Caller::Direct);
             st = self.lock();
-            // Another thread may have made room between our look and now: nobody would wake us for that.
-            if worked || st.extra.space_version != before || st.extra.halted.is_some() {
+            if worked || self.core.pins.front() != before {
                 return st;
             }
         }
