@@ -3,13 +3,17 @@
 //! | to find | look in |
 //! |---|---|
 //! | which devices belong together, may it be read, passphrase, recovery in memory | [`open`](mod@open) |
+//! | what a key implies for space, counters and lists | [`derive`] |
+//! | does everything that is stored twice agree | [`mod@check`] |
 //! | how an extent becomes bytes: copies, checksums, decryption, decompression, parity | [`data`] |
 //! | capacity, free space, what it is used for | `usage.rs` |
 //! | why a volume is refused, and what is noticed | `error.rs` |
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod data;
+pub mod derive;
 mod error;
 pub mod open;
 mod usage;

@@ -86,16 +86,19 @@ impl Volume {
         Ok(in_use.filter_map(|(pos, _)| AccountingPos::decode(pos, order).ok().and_then(entry)).collect())
     }
 
-    /// Accounting keys with the journal's changes added.
-    fn accounting(&self) -> frazil_btree::Result<BTreeMap<Bpos, Sums>> {
+    /// Accounting keys with the journal's changes added; those of single inodes, which may be as many as there are files and
+    /// which nobody sums up, are left out.
+    pub(crate) fn accounting(&self) -> frazil_btree::Result<BTreeMap<Bpos, Sums>> {
+        let order = Order::of(self.superblock.version);
+        let is_inum = |pos| matches!(AccountingPos::decode(pos, order), Ok(AccountingPos::Inum { .. }));
         let mut sums = BTreeMap::new();
         let mut cursor = self.btrees.cursor(BtreeId::ACCOUNTING, ..);
         while let Some(key) = cursor.next()? {
-            if let Some(counters) = counters(key) {
+            if let Some(counters) = counters(key).filter(|_| !is_inum(key.k.pos)) {
                 sums.insert(key.k.pos, (key.k.version, counters));
             }
         }
-        for delta in &self.accounting_deltas {
+        for delta in self.accounting_deltas.iter().filter(|delta| !is_inum(delta.k.pos)) {
             let Some(change) = counters(delta.as_key()) else { continue };
             let (version, sum) = sums.entry(delta.k.pos).or_default();
             if *version >= delta.k.version {
