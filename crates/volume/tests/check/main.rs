@@ -1,6 +1,12 @@
 //! The check of a volume: silent on every real image, and not silent on damaged ones.
 
+mod damage;
+mod files;
 mod golden_images;
+mod leftovers;
+mod nodes;
+mod snapshots;
+mod space;
 
 use std::path::Path;
 use std::sync::Arc;

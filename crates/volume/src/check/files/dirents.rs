@@ -149,8 +149,10 @@ fn check_backpointer(check: &mut Check<'_>, pos: Bpos, at: Bpos, target: &Inode,
             () if target.nlink_raw == 0 => InodeFault::ManyLinks { dir, offset },
             () => return,
         }
-    } else {
+    } else if check.complete(BTREE) {
         InodeFault::WrongBackpointer { dir, offset }
+    } else {
+        return; // The entry it names may be among those that are lost.
     };
     inode(check, Inum(at.offset), SnapshotId(at.snapshot), fault);
 }

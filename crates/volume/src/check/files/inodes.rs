@@ -138,7 +138,10 @@ fn name(
     }
     if let Some(fault) = named_dirent(check, files, inum, own, view) {
         faults.push(fault);
-        files.links.suspect(inum, version.snapshot, view.clone());
+        // Whether a subvolume can be reached is checked where subvolumes are.
+        if own.subvol.0 == 0 {
+            files.links.suspect(inum, version.snapshot, view.clone());
+        }
     }
 }
 
