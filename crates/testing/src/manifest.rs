@@ -3,17 +3,20 @@
 //! A manifest is JSON lines. The first is a [`Header`]; then one [`Entry`] per path, and for some images [`Quota`],
 //! [`Info`] and [`Constraint`] lines. The manifest of a *clean* or *frozen* image is complete: a path that is not in
 //! it does not exist. After a kill, only what was known to be durable is listed as an entry, and what else must hold
-//! is said by constraints (see [`crate::compare`]). `tests/golden/README.md` describes every field.
+//! is said by constraints (see [`crate::compare`]). `tests/golden/README.md` describes every field. [`Manifest::of_tree`]
+//! makes one of a tree that somebody saw, so that two observers can be compared with each other.
 
 use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod write;
+
 /// Kind of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileType {
     /// Regular file.
@@ -33,7 +36,7 @@ pub enum FileType {
 }
 
 /// A whole manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Manifest {
     /// What image this is and how it was made.
     pub header: Header,
@@ -48,7 +51,7 @@ pub struct Manifest {
 }
 
 /// First line of a manifest.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Header {
     /// Name of the image.
     pub image: String,
@@ -66,13 +69,15 @@ pub struct Header {
     /// A sentence about the image.
     pub title: String,
     /// How it came to be left as it is; absent for plain images.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
     /// What unlocks it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub passphrase: Option<String>,
 }
 
 /// One path. Only the fields that are present are promised.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// Path relative to the root, components separated by `/`; the root itself is `.`.
     pub path: Vec<u8>,
@@ -123,7 +128,8 @@ pub struct Entry {
 }
 
 /// An extent as the driver's FIEMAP reported it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[serde(into = "(u64, u64, u64, u32)")]
 pub struct FiemapExtent {
     /// Offset in the file, bytes.
     pub logical_bytes: u64,
@@ -136,7 +142,7 @@ pub struct FiemapExtent {
 }
 
 /// Limits and usage of a user or group, as the driver reported them.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Quota {
     /// `user` or `group`.
     #[serde(rename = "type")]
@@ -158,7 +164,7 @@ pub struct Quota {
 }
 
 /// A remark: for the full filesystem, how it ran out of space.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Info {
     /// How often a write was refused for lack of space.
     pub enospc_hits: u64,
@@ -169,7 +175,7 @@ pub struct Info {
 }
 
 /// What must hold after the recovery of an unclean image.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "rule", rename_all = "snake_case")]
 pub enum Constraint {
     /// Exactly one of `paths` exists, and its content has `sha256`.
@@ -267,39 +273,56 @@ impl Manifest {
 }
 
 /// An entry line as it is written; texts that are not UTF-8 are in the `_b64` variants.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct EntryLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     path_b64: Option<String>,
     #[serde(rename = "type")]
     file_type: FileType,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     gid: Option<u32>,
     size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     nlink: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ino: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     blocks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mtime_ns: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ctime_ns: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     atime_ns: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rdev: Option<(u32, u32)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     target_b64: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     xattrs: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     bcachefs_opts: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "write::is_default")]
     flags: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "write::is_default")]
     projid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     data_sha256: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     holes: Vec<(u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     fiemap: Option<Vec<FiemapExtent>>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "write::is_default")]
     acked: bool,
 }
 

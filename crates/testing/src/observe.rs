@@ -2,7 +2,7 @@
 //!
 //! Paths are taken relative to the directory, as raw bytes, the root first. Attributes named `bcachefs.NAME` are
 //! options of the inode; `bcachefs_effective.NAME` repeats what is inherited and is left out. What the system
-//! cannot tell (attributes on a filesystem without them, `chattr` bits) counts as not being there.
+//! cannot tell (attributes or `chattr` bits on a filesystem without them, project ids) counts as not being there.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{SeekFrom, lgetxattr, llistxattr, seek};
+use rustix::fs::{IFlags, SeekFrom, ioctl_getflags, lgetxattr, llistxattr, seek};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -22,6 +22,9 @@ use crate::manifest::FileType;
 
 /// Files longer than this are hashed without their holes, as manifests do.
 const WHOLE_HASH_MAX_BYTES: u64 = 64 << 20;
+
+/// `FS_EXTENT_FL`, which ext4 shows of nearly every file.
+const EXTENTS_FLAG: u32 = 0x8_0000;
 
 /// Everything below and including `root`, in no particular order.
 ///
@@ -87,10 +90,20 @@ fn entry(full: &Path, path: Vec<u8>) -> io::Result<ObservedEntry> {
             let device = meta.rdev();
             seen.rdev = Some((rustix::fs::major(device), rustix::fs::minor(device)));
         }
-        FileType::Reg => regular(full, &mut seen)?,
+        FileType::Reg => {
+            let mut file = File::open(full)?;
+            seen.flags = flags(&file);
+            regular(&mut file, &mut seen)?;
+        }
+        FileType::Dir => seen.flags = flags(&File::open(full)?),
         _ => {}
     }
     Ok(seen)
+}
+
+/// The bits `chattr` sets; none where the filesystem has no such bits. That ext4 keeps a file as extents is not one.
+fn flags(file: &File) -> u64 {
+    ioctl_getflags(file).map_or(0, |flags| u64::from((flags - IFlags::from_bits_retain(EXTENTS_FLAG)).bits()))
 }
 
 fn file_type(found: std::fs::FileType) -> FileType {
@@ -106,14 +119,13 @@ fn file_type(found: std::fs::FileType) -> FileType {
 }
 
 /// Holes and hash of a regular file.
-fn regular(full: &Path, seen: &mut ObservedEntry) -> io::Result<()> {
-    let mut file = File::open(full)?;
-    seen.holes = holes(&file, seen.size_bytes)?;
+fn regular(file: &mut File, seen: &mut ObservedEntry) -> io::Result<()> {
+    seen.holes = holes(file, seen.size_bytes)?;
     if seen.size_bytes > WHOLE_HASH_MAX_BYTES {
-        seen.data_sha256 = Some(data_sha256(&file, seen.size_bytes, &seen.holes)?);
+        seen.data_sha256 = Some(data_sha256(file, seen.size_bytes, &seen.holes)?);
         return Ok(());
     }
-    seek(&file, SeekFrom::Start(0))?;
+    seek(&mut *file, SeekFrom::Start(0))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
