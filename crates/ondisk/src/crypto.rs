@@ -120,6 +120,11 @@ impl Key {
         Key(bytes)
     }
 
+    /// The bytes, to hand to somebody else who needs the key: the Linux driver finds a passphrase key in its keyring.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Encrypts or decrypts `data` in place (the two are the same operation).
     pub fn apply(&self, nonce: Nonce, data: &mut [u8]) {
         let mut cipher = ChaCha20::new(&self.0.into(), &nonce.iv().into());
