@@ -71,24 +71,42 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// The complaints among the kernel's messages.
+/// The complaints among the kernel's messages. The driver describes a key in many lines, each a message of its own and
+/// only the first with its name: they are one complaint.
 pub fn complaints(log: &[String]) -> Vec<Complaint> {
-    log.iter().filter_map(|message| complaint(message)).collect()
+    let mut found: Vec<String> = Vec::new();
+    let mut open = false;
+    for message in log {
+        let begins = said_by_driver(message).is_some();
+        match found.last_mut() {
+            _ if is_harmless(message) => open &= message.trim().is_empty(),
+            Some(complaint) if open && !begins => {
+                complaint.push('\n');
+                complaint.push_str(message);
+                open = !says_what_is_done(message);
+            }
+            _ => {
+                found.push(message.clone());
+                open = !says_what_is_done(message);
+            }
+        }
+    }
+    found.into_iter().map(|message| Complaint { kind: kind_of(&message), message }).collect()
 }
 
-fn complaint(message: &str) -> Option<Complaint> {
-    let kind = match said_by_driver(message) {
-        Some(said) if is_no_news(said) => return None,
-        Some(said) => kind_of(said),
-        // The end of a pass whose announcement was interrupted by another message.
-        None if message.trim() == "done" || message.trim().is_empty() => return None,
-        None if SLOW_MACHINE.iter().any(|start| message.starts_with(start)) => return None,
-        None => match kind_of(message) {
-            Kind::Unknown => Kind::Kernel,
-            known => known,
-        },
-    };
-    Some(Complaint { kind, message: message.to_owned() })
+fn is_harmless(message: &str) -> bool {
+    match said_by_driver(message) {
+        Some(said) => is_no_news(said),
+        // `done` alone is the end of a pass whose announcement was interrupted by another message.
+        None => {
+            matches!(message.trim(), "" | "done") || SLOW_MACHINE.iter().any(|start| message.starts_with(start))
+        }
+    }
+}
+
+/// The words a complaint of the driver's check ends with.
+fn says_what_is_done(message: &str) -> bool {
+    ["fixing", "exiting"].iter().any(|end| message.trim_end().ends_with(end))
 }
 
 /// What stands behind `bcachefs (NAME): `.
@@ -125,7 +143,7 @@ mod tests {
     use frazil_testing::golden;
 
     fn kind(message: &str) -> Option<Kind> {
-        complaint(message).map(|complaint| complaint.kind)
+        complaints(&[message.to_owned()]).first().map(|complaint| complaint.kind)
     }
 
     #[test]
@@ -148,7 +166,23 @@ mod tests {
         assert_eq!(kind("bcachefs (vda): alloc key has wrong data type, not fixing"), Some(Kind::Error));
         assert_eq!(kind("bcachefs (vda): something nobody has seen before"), Some(Kind::Unknown));
         assert_eq!(kind("WARNING: CPU: 0 PID: 1 at fs/x.c"), Some(Kind::Kernel));
-        assert_eq!(kind("  alloc key that goes with the line before"), Some(Kind::Kernel));
         assert_eq!(kind("hrtimer: interrupt took 12345 ns"), None);
+    }
+
+    #[test]
+    fn the_lines_about_one_key_are_one_complaint() {
+        let log = [
+            "bcachefs (vda): check_inodes...",
+            "unreachable inode:",
+            "inum: 4181:4294967295 ",
+            "  bi_nocow=0, fixing",
+            "another one, not fixing",
+            " done",
+            "bcachefs (vda): inconsistency",
+            "bcachefs (vda): error",
+        ];
+        let found = complaints(&log.map(str::to_owned));
+        let seen: Vec<_> = found.iter().map(|c| (c.kind, c.message.lines().count())).collect();
+        assert_eq!(seen, [(Kind::Repair, 3), (Kind::Error, 1), (Kind::Unknown, 1), (Kind::Error, 1)]);
     }
 }
