@@ -149,7 +149,8 @@ impl Step<'_> {
             self.note(Happened::Walked)?;
         }
         if wanted.compare {
-            let text = std::fs::read_to_string(self.file("expected")).map_err(|e| format!("manifest: {e}"))?;
+            let text =
+                std::fs::read_to_string(self.file("expected")).map_err(|e| format!("manifest: {e}"))?;
             let manifest = Manifest::parse(&text).map_err(|e| format!("manifest: {e}"))?;
             let found = Comparison::new(&manifest).run(tree, |path| observe::content(root, path));
             self.note(Happened::Compared(found))?;
@@ -263,7 +264,10 @@ mod tests {
 
     #[test]
     fn records_become_messages() {
-        assert_eq!(message(b"6,500,8623323,-;bcachefs (vda): a; b\n SUBSYSTEM=block\n"), "bcachefs (vda): a; b");
+        assert_eq!(
+            message(b"6,500,8623323,-;bcachefs (vda): a; b\n SUBSYSTEM=block\n"),
+            "bcachefs (vda): a; b"
+        );
         assert_eq!(message(b"3,1,2,-;two\\x0alines \\xc3\\xbc \\xzz\n"), "two\nlines \u{fc} \\xzz");
     }
 

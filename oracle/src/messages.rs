@@ -99,7 +99,8 @@ fn is_harmless(message: &str) -> bool {
         Some(said) => is_no_news(said),
         // `done` alone is the end of a pass whose announcement was interrupted by another message.
         None => {
-            matches!(message.trim(), "" | "done") || SLOW_MACHINE.iter().any(|start| message.starts_with(start))
+            matches!(message.trim(), "" | "done")
+                || SLOW_MACHINE.iter().any(|start| message.starts_with(start))
         }
     }
 }
@@ -121,14 +122,26 @@ fn is_no_news(said: &str) -> bool {
 /// The announcement of a recovery pass: `check_inodes...`, and ` done` where nothing came between.
 fn is_pass(said: &str) -> bool {
     let name = said.strip_suffix(" done").unwrap_or(said).strip_suffix("...");
-    name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+    name.is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    })
 }
 
 fn kind_of(said: &str) -> Kind {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if has(&["WARNING:", "BUG:", "Oops", "Call Trace", "blocked for more than"]) {
         Kind::Kernel
-    } else if has(&["not fixing", "exiting", "error", "Error", "shutting down", "read-only", "cannot", "unable", "unfixed"]) {
+    } else if has(&[
+        "not fixing",
+        "exiting",
+        "error",
+        "Error",
+        "shutting down",
+        "read-only",
+        "cannot",
+        "unable",
+        "unfixed",
+    ]) {
         Kind::Error
     } else if has(&["fixing", "fixed", "repair", "deleting", "rewriting", "dropping"]) {
         Kind::Repair

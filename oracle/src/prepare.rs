@@ -90,7 +90,8 @@ fn program() -> Result<PathBuf, OracleError> {
 /// Path of a program that must be there. Those of the system administrator count, whatever the user's `PATH`.
 fn find(tool: &'static str, package: &'static str) -> Result<PathBuf, OracleError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from));
+    let dirs =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from));
     dirs.map(|dir| dir.join(tool))
         .find(|candidate| candidate.is_file())
         .ok_or(OracleError::MissingTool { tool, package })

@@ -1,6 +1,7 @@
 //! The answer: what the driver did with a volume, and what it said.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use frazil_testing::manifest::Manifest;
@@ -39,7 +40,7 @@ pub enum Outcome {
 }
 
 /// What came of one mount.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Default, Serialize)]
 pub struct MountVerdict {
     /// The options it was made with.
     pub options: String,
@@ -69,6 +70,22 @@ pub struct ScriptResult {
     pub output: String,
 }
 
+/// All but the tree, which would hide everything else; of it only the number of entries.
+impl fmt::Debug for MountVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MountVerdict")
+            .field("options", &self.options)
+            .field("mounted", &self.mounted)
+            .field("error", &self.error)
+            .field("log", &self.log)
+            .field("script", &self.script)
+            .field("tree_entries", &self.tree.as_ref().map(|tree| tree.entries.len()))
+            .field("differences", &self.differences)
+            .field("unmounted", &self.unmounted)
+            .finish()
+    }
+}
+
 impl MountVerdict {
     /// The messages that mean a repair, an error, or something unknown.
     pub fn complaints(&self) -> Vec<Complaint> {
@@ -83,8 +100,9 @@ impl Verdict {
     pub fn objections(&self) -> Vec<String> {
         let mut found = Vec::new();
         for mount in &self.mounts {
-            let mut object =
-                |what: String| found.push(format!("{} (mounted with '{}'): {what}", self.name, mount.options));
+            let mut object = |what: String| {
+                found.push(format!("{} (mounted with '{}'): {what}", self.name, mount.options))
+            };
             mount.error.iter().for_each(|error| object(error.clone()));
             mount.complaints().iter().for_each(|complaint| object(complaint.to_string()));
             if let Some(script) = mount.script.as_ref().filter(|script| script.status != 0) {
@@ -94,7 +112,9 @@ impl Verdict {
         }
         match &self.outcome {
             Outcome::Finished | Outcome::PowerCut => {}
-            Outcome::Crashed(console) => found.push(format!("{}: the kernel crashed:\n{}", self.name, console.join("\n"))),
+            Outcome::Crashed(console) => {
+                found.push(format!("{}: the kernel crashed:\n{}", self.name, console.join("\n")))
+            }
             Outcome::TimedOut(console) => {
                 found.push(format!("{}: took too long; the console:\n{}", self.name, console.join("\n")));
             }

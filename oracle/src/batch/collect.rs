@@ -46,7 +46,9 @@ fn take_in(verdict: &mut MountVerdict, event: &Event, shared: &Path) -> Result<(
     match &event.what {
         Happened::Mounted => verdict.mounted = true,
         Happened::Failed(why) => verdict.error = Some(why.clone()),
-        Happened::Script(status) => verdict.script = Some(ScriptResult { status: *status, output: text("output")? }),
+        Happened::Script(status) => {
+            verdict.script = Some(ScriptResult { status: *status, output: text("output")? })
+        }
         Happened::Walked => {
             let manifest = Manifest::parse(&text("tree")?);
             verdict.tree = Some(manifest.map_err(|why| OracleError::Guest { what: "tree".to_owned(), why })?);
@@ -86,7 +88,8 @@ fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, OracleError> {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _cut_short)| whole);
     let what = path.file_name().unwrap_or_default().to_string_lossy();
     let parse = |line| {
-        serde_json::from_str(line).map_err(|e| OracleError::Guest { what: what.clone().into_owned(), why: e.to_string() })
+        serde_json::from_str(line)
+            .map_err(|e| OracleError::Guest { what: what.clone().into_owned(), why: e.to_string() })
     };
     whole.lines().map(parse).collect()
 }
@@ -110,8 +113,16 @@ mod tests {
 
     #[test]
     fn messages_go_to_their_mounts() {
-        let messages =
-            ["early", &wire::separator(0, 0), "a", &wire::separator(0, 1), &wire::separator(1, 0), "b", wire::LAST_MESSAGE, "c"];
+        let messages = [
+            "early",
+            &wire::separator(0, 0),
+            "a",
+            &wire::separator(0, 1),
+            &wire::separator(1, 0),
+            "b",
+            wire::LAST_MESSAGE,
+            "c",
+        ];
         let logs = logs(messages.map(str::to_owned).to_vec());
         assert_eq!(logs[&(0, 0)], ["a"]);
         assert_eq!(logs[&(0, 1)], [""; 0]);

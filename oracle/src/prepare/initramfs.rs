@@ -50,7 +50,8 @@ fn fill(dir: &Path, kernel: &Kernel) -> Result<(), OracleError> {
     let modules = std::fs::read_dir(&kernel.modules).map_err(OracleError::io(&kernel.modules))?;
     for module in modules {
         let module = module.map_err(OracleError::io(&kernel.modules))?;
-        std::fs::copy(module.path(), dir.join("modules").join(module.file_name())).map_err(OracleError::io(module.path()))?;
+        std::fs::copy(module.path(), dir.join("modules").join(module.file_name()))
+            .map_err(OracleError::io(module.path()))?;
     }
     let init = dir.join("init");
     std::fs::write(&init, INIT).map_err(OracleError::io(&init))?;

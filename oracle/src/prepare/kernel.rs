@@ -78,7 +78,8 @@ fn package(work: &Path) -> Result<PathBuf, OracleError> {
         return Ok(PathBuf::from(given));
     }
     let (search, get) = (find("apt-cache", "apt")?, find("apt-get", "apt")?);
-    let listed = run(Command::new(search).args(["search", "--names-only", r"^linux-image-6\.12\.[0-9].*-amd64"]))?;
+    let listed =
+        run(Command::new(search).args(["search", "--names-only", r"^linux-image-6\.12\.[0-9].*-amd64"]))?;
     let name = newest(&listed).ok_or(OracleError::NoKernel)?;
     run(Command::new(get).args(["download", "--quiet", &name]).current_dir(work))?;
     let entries = std::fs::read_dir(work).map_err(OracleError::io(work))?;
@@ -94,7 +95,8 @@ fn newest(listed: &str) -> Option<String> {
         base.ends_with("-amd64") && !base.ends_with("-cloud-amd64") && !base.ends_with("-rt-amd64")
     };
     let age = |name: &&str| -> (bool, Vec<u64>) {
-        let numbers = name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect();
+        let numbers =
+            name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect();
         (name.ends_with("-unsigned"), numbers)
     };
     names.filter(plain).max_by_key(age).map(str::to_owned)
@@ -145,7 +147,10 @@ fn extract(package: &Path, root: &Path) -> Result<(), OracleError> {
     let status = unpacker.wait().map_err(OracleError::io("dpkg-deb"))?;
     tar?;
     if !status.success() {
-        return Err(OracleError::Tool { command: format!("dpkg-deb {}", package.display()), why: status.to_string() });
+        return Err(OracleError::Tool {
+            command: format!("dpkg-deb {}", package.display()),
+            why: status.to_string(),
+        });
     }
     Ok(())
 }
@@ -172,7 +177,8 @@ fn load_order(root: &Path, release: &str) -> Result<Vec<PathBuf>, OracleError> {
             }
         }
     }
-    let is_driver = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DRIVER));
+    let is_driver =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DRIVER));
     if order.iter().any(is_driver) { Ok(order) } else { Err(OracleError::NoKernel) }
 }
 
@@ -185,9 +191,16 @@ fn keep_module(module: &Path, turn: usize, modules: &Path) -> Result<(), OracleE
         std::fs::copy(module, &target).map_err(OracleError::io(module))?;
         return Ok(());
     }
-    let bytes = Command::new(find("xz", "xz-utils")?).arg("-dc").arg(module).output().map_err(OracleError::io(module))?;
+    let bytes = Command::new(find("xz", "xz-utils")?)
+        .arg("-dc")
+        .arg(module)
+        .output()
+        .map_err(OracleError::io(module))?;
     if !bytes.status.success() {
-        return Err(OracleError::Tool { command: format!("xz -dc {}", module.display()), why: bytes.status.to_string() });
+        return Err(OracleError::Tool {
+            command: format!("xz -dc {}", module.display()),
+            why: bytes.status.to_string(),
+        });
     }
     std::fs::write(&target, bytes.stdout).map_err(OracleError::io(&target))
 }
