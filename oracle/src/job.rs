@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use frazil_testing::golden::GoldenImage;
 use frazil_testing::manifest::Manifest;
 
 /// How long one job may take in the machine before it counts as hung, unless it says otherwise. An emulated machine on a
@@ -102,6 +103,15 @@ impl Job {
         manifest: Manifest,
     ) -> Job {
         Job::new(name, devices).mount(Mount::fsck()).mount(Mount::plain().walk().expect_tree(manifest))
+    }
+
+    /// [`Job::check_against`] about a golden image and its manifest.
+    pub fn golden(image: &GoldenImage) -> Job {
+        let job = Job::check_against(&image.name, image.unpack(), image.manifest());
+        match image.passphrase_bytes() {
+            Some(passphrase) => job.passphrase(passphrase),
+            None => job,
+        }
     }
 
     /// Adds a mount.

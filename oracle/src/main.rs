@@ -21,6 +21,11 @@ struct Cli {
 enum Question {
     /// Mounts volumes in a virtual machine and prints what came of it as JSON. Exit status 1 if there is an objection
     Check(Check),
+    /// Asks about golden images, and compares with their manifests: what others' code made and read must be praised
+    Golden {
+        /// Their names; without any, all that the driver's own version made
+        names: Vec<String>,
+    },
     /// Only makes everything ready: fetches the kernel, builds the initramfs
     Prepare,
     /// The part that runs in the machine
@@ -75,12 +80,31 @@ fn main() -> ExitCode {
             eprintln!("the oracle is ready: Linux {}", oracle.kernel_release());
             ExitCode::SUCCESS
         }),
+        Question::Golden { names } => about_golden(&names),
         Question::Check(check) => check.run(),
     };
     answer.unwrap_or_else(|e| {
         eprintln!("error: {e}");
         ExitCode::from(2)
     })
+}
+
+/// The minor version of the format that the driver reads and writes; newer volumes it would convert.
+const DRIVER_MINOR: u32 = 13;
+
+fn about_golden(names: &[String]) -> Result<ExitCode, OracleError> {
+    let images: Vec<_> = match names {
+        [] => golden::all().into_iter().filter(|image| image.version.minor == DRIVER_MINOR).collect(),
+        names => names.iter().map(|name| golden::image(name)).collect(),
+    };
+    let mut good = true;
+    for verdict in Oracle::new()?.batch(images.iter().map(Job::golden))? {
+        let objections = verdict.objections();
+        println!("{}: {}", verdict.name, if objections.is_empty() { "good" } else { "objections" });
+        objections.iter().for_each(|line| println!("    {}", line.replace('\n', "\n        ")));
+        good &= objections.is_empty();
+    }
+    Ok(ExitCode::from(u8::from(!good)))
 }
 
 impl Check {

@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::error::OracleError;
 
@@ -20,6 +21,9 @@ pub use kernel::Kernel;
 /// Programs that a boot needs, and the Debian packages they come with.
 const TOOLS: [(&str, &str); 3] =
     [("qemu-system-x86_64", "qemu-system-x86"), ("setpriv", "util-linux"), ("cp", "coreutils")];
+
+/// No boot takes so long: a directory of one that is older has no owner.
+const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a boot needs.
 #[derive(Clone, Debug)]
@@ -45,6 +49,7 @@ pub fn prepare() -> Result<Prepared, OracleError> {
     let cache = cache_dir()?;
     let scratch = cache.join("scratch");
     std::fs::create_dir_all(&scratch).map_err(OracleError::io(&scratch))?;
+    sweep(&scratch);
     let lock_path = cache.join("lock");
     let lock = File::create(&lock_path).map_err(OracleError::io(&lock_path))?;
     lock.lock().map_err(OracleError::io(&lock_path))?;
@@ -63,6 +68,20 @@ fn cache_dir() -> Result<PathBuf, OracleError> {
     std::fs::create_dir_all(&dir).map_err(OracleError::io(&dir))?;
     // The guest, and commands that run elsewhere, need the whole path.
     dir.canonicalize().map_err(OracleError::io(&dir))
+}
+
+/// Removes what processes that were killed have left behind. That it may fail harms nobody.
+fn sweep(scratch: &Path) {
+    let is_old = |path: &Path| {
+        path.metadata()
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFTOVER))
+    };
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        if is_old(&entry.path()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The program `oracle`: this very process, or else built now, so that it is as new as the code that calls it.

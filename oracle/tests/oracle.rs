@@ -33,20 +33,6 @@ fn ask(job: Job) -> Verdict {
     batch([job]).remove(0)
 }
 
-/// The usual question about an image, with its manifest.
-fn check(image: &GoldenImage) -> Job {
-    let mut manifest = image.manifest();
-    if manifest.header.frozen {
-        // Recovery has things to do that show.
-        manifest.entries.iter_mut().for_each(|entry| entry.atime_ns = None);
-    }
-    let job = Job::check_against(&image.name, image.unpack(), manifest);
-    match image.passphrase_bytes() {
-        Some(passphrase) => job.passphrase(passphrase),
-        None => job,
-    }
-}
-
 fn hashes(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(|path| sha256_hex(&std::fs::read(path).unwrap())).collect()
 }
@@ -69,7 +55,7 @@ fn what_others_made_is_praised_and_left_alone() {
     ];
     let images = names.map(golden::image);
     let before = images.each_ref().map(|image| hashes(&image.unpack()));
-    let verdicts = batch(images.iter().map(check));
+    let verdicts = batch(images.iter().map(Job::golden));
     let objections: Vec<_> = verdicts.iter().flat_map(Verdict::objections).collect();
     assert_eq!(objections, Vec::<String>::new());
     for (verdict, image) in verdicts.iter().zip(&images) {
@@ -118,7 +104,7 @@ fn damage_is_found_and_no_job_keeps_the_next_from_being_asked() {
         Job::new("other tree", image.unpack()).mount(Mount::plain().expect_tree(other_tree)),
         script("hangs", "sleep 1000").timeout(Duration::from_secs(8)),
         script("crashes", "echo c >/proc/sysrq-trigger"),
-        check(&image),
+        Job::golden(&image),
     ]);
     let [dirents, alloc, refused, other, hangs, crashes, sound] = &verdicts[..] else {
         panic!("{verdicts:?}")
