@@ -34,7 +34,7 @@ fn ask(job: Job) -> Verdict {
 }
 
 fn hashes(paths: &[PathBuf]) -> Vec<String> {
-    paths.iter().map(|path| sha256_hex(&std::fs::read(path).unwrap())).collect()
+    paths.iter().map(|path| sha256_hex(&std::fs::read(path).expect("an image can be read"))).collect()
 }
 
 #[test]
@@ -68,20 +68,20 @@ fn what_others_made_is_praised_and_left_alone() {
     assert_eq!(images.each_ref().map(|image| hashes(&image.unpack())), before);
 }
 
-/// Sector and device-relative byte of the only node of a b-tree, from the reference's list of nodes.
+/// Where the only node of a b-tree starts on its device, from the reference's list of nodes: `ptr: 0:BUCKET:SECTORS gen 0`.
 fn node_offset_bytes(image: &GoldenImage, btree: &str, bucket_bytes: u64) -> u64 {
-    let text = image.reference(&format!("nodes-{btree}")).unwrap();
-    let pointer = text.split_once("ptr: 0:").unwrap().1;
-    let mut numbers = pointer.split([':', ' ']).map(|number| number.parse::<u64>().unwrap());
-    let (bucket, sectors) = (numbers.next().unwrap(), numbers.next().unwrap());
-    bucket * bucket_bytes + sectors * 512
+    let text = image.reference(&format!("nodes-{btree}")).expect("every image has the list");
+    let (_, pointer) = text.split_once("ptr: 0:").expect("it begins with a pointer");
+    let mut numbers = pointer.split([':', ' ']).map(|number| number.parse::<u64>());
+    let mut next = || numbers.next().and_then(Result::ok).expect("a pointer has numbers");
+    next() * bucket_bytes + next() * 512
 }
 
 fn flip(path: &Path, offset: u64) {
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("it is ours");
     let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[byte[0] ^ 0xff], offset).unwrap();
+    file.read_exact_at(&mut byte, offset).expect("it is long enough");
+    file.write_all_at(&[byte[0] ^ 0xff], offset).expect("it can be written");
 }
 
 #[test]
@@ -125,10 +125,10 @@ fn damage_is_found_and_no_job_keeps_the_next_from_being_asked() {
 /// The tree of a volume as frazil sees it compared with a manifest.
 fn compare_ours(devices: &[PathBuf], manifest: &Manifest) -> Vec<String> {
     let open = |path: &PathBuf| -> Arc<dyn Device> {
-        Arc::new(DeviceOptions::new(Access::ReadOnly).open(path).unwrap())
+        Arc::new(DeviceOptions::new(Access::ReadOnly).open(path).expect("it is ours"))
     };
     let devices = devices.iter().map(open).collect();
-    let volume = frazil_volume::open(devices, frazil_volume::OpenOptions::default()).unwrap();
+    let volume = frazil_volume::open(devices, frazil_volume::OpenOptions::default()).expect("it opens");
     let fs = Fs::new(Arc::new(volume));
     let mut found = Vec::new();
     let seen = observe::observe_all(&fs, &mut found);
