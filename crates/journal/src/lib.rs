@@ -9,6 +9,10 @@
 //!
 //! The format is `frazil_ondisk::jset` (spec 20 part 1); blocks are `frazil_device`.
 
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;
+
 pub mod engine;
 pub mod read;
 pub(crate) mod sync;

@@ -67,6 +67,58 @@ impl Protects for ReplayHold<'_> {
 ///
 /// Owned by a dirty object, next to what it protects, and used under that object's own lock. Inactive when new. Dropping it
 /// drops the claim.
+///
+/// # What does not compile
+///
+/// Pinning a number that nobody protects:
+/// ```compile_fail,E0277
+/// # use frazil_journal::engine::*; use std::sync::Arc;
+/// fn pin<D: Dirty + 'static>(pin: &Pin, owner: &Arc<D>) {
+///     pin.set(&frazil_ondisk::units::Seq(7), owner); // a number is no protection
+/// }
+/// ```
+/// Pinning after the reservation went back:
+/// ```compile_fail,E0382
+/// # use frazil_journal::engine::*; use std::sync::Arc;
+/// fn pin<D: Dirty + 'static>(journal: &Journal, pin: &Pin, owner: &Arc<D>) {
+///     let room = journal.reserve(1, Watermark::Normal, Wait::Forever).unwrap();
+///     drop(room);
+///     pin.set(&room, owner);
+/// }
+/// ```
+/// A protection of one's own making:
+/// ```compile_fail,E0277
+/// # use frazil_journal::engine::*;
+/// struct Trust;
+/// impl Protects for Trust {
+///     fn protected_seq(&self) -> frazil_ondisk::units::Seq { frazil_ondisk::units::Seq(7) }
+/// }
+/// ```
+/// A reservation that outlives its journal, and one returned twice:
+/// ```compile_fail,E0505
+/// # use frazil_journal::engine::*;
+/// fn keep(journal: Journal) {
+///     let room = journal.reserve(1, Watermark::Normal, Wait::Forever).unwrap();
+///     drop(journal);
+///     drop(room);
+/// }
+/// ```
+/// ```compile_fail,E0382
+/// # use frazil_journal::engine::*;
+/// fn twice(room: Reservation<'_>) {
+///     drop(room);
+///     drop(room);
+/// }
+/// ```
+/// With the reservation alive it does:
+/// ```
+/// # use frazil_journal::engine::*; use std::sync::Arc;
+/// fn pin<D: Dirty + 'static>(journal: &Journal, pin: &Pin, owner: &Arc<D>) {
+///     let room = journal.reserve(1, Watermark::Normal, Wait::Forever).unwrap();
+///     pin.set(&room, owner);
+///     drop(room);
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Pin {
     journal: Arc<Journal>,
