@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use common::stamped::{Stamped, Time};
 use common::{Geometry, Life, ManualClock, begin, options, read, recover};
-use frazil_device::{Device, MemDevice, RecordingDevice};
+use frazil_device::{Device, MemDevice};
 use frazil_journal::engine::{
     Dirty, FlushFailed, Journal, JournalError, Options, Pin, PinClass, Wait, Watermark,
 };
@@ -108,11 +109,12 @@ fn drive_to_flushed(journal: &Journal, clock: &ManualClock, seq: u64) -> bool {
 
 struct World {
     life: Life,
-    recorder: Arc<RecordingDevice>,
+    devices: Vec<Arc<Stamped>>,
+    time: Arc<Time>,
     cells: Vec<Arc<Cell>>,
     commits: Vec<Commit>,
-    /// What was known to be durable at each mark.
-    acknowledged: Vec<u64>,
+    /// What was known to be durable, and since when.
+    acknowledged: Vec<(u64, u64)>,
     /// First number of this life, and newest flush entry of the one before.
     first: u64,
     recovered: u64,
@@ -122,13 +124,14 @@ struct World {
 impl World {
     fn new(
         life: Life,
-        recorder: Arc<RecordingDevice>,
+        devices: Vec<Arc<Stamped>>,
+        time: Arc<Time>,
         commits: Vec<Commit>,
         next_value: u64,
         recovered: u64,
     ) -> World {
         let first = life.journal.status().seq + 1;
-        let device: Arc<dyn Device> = recorder.clone();
+        let device: Arc<dyn Device> = devices[0].clone();
         let cells = (0..KEYS)
             .map(|key| {
                 Arc::new(Cell {
@@ -141,7 +144,7 @@ impl World {
                 })
             })
             .collect();
-        World { life, recorder, cells, commits, acknowledged: Vec::new(), first, recovered, next_value }
+        World { life, devices, time, cells, commits, acknowledged: Vec::new(), first, recovered, next_value }
     }
 
     /// Commits some updates. The reservation is handed back still open.
@@ -172,8 +175,7 @@ impl World {
             flushed if flushed < self.first => self.recovered,
             flushed => flushed,
         };
-        self.recorder.mark(self.acknowledged.len() as u64);
-        self.acknowledged.push(flushed);
+        self.acknowledged.push((self.time.now(), flushed));
     }
 
     /// One life.
@@ -211,14 +213,13 @@ impl World {
         self.commits.iter().filter(|c| c.seq <= upto).flat_map(|c| c.updates.iter().copied()).collect()
     }
 
-    /// Checks an image found after a crash that happened after `position` events.
-    fn check_image(&self, image: &MemDevice, position: usize, what: &str) -> reader::Journal {
-        let device: Arc<dyn Device> = Arc::new(image.snapshot());
-        let journal = read(std::slice::from_ref(&device), GEOMETRY)
-            .unwrap_or_else(|e| panic!("{what}: unreadable after {position} events: {e}"));
+    /// Checks the images found after a crash at time `at`.
+    fn check_images(&self, images: &[MemDevice], at: u64, what: &str) -> reader::Journal {
+        let devices = shared(images);
+        let journal = read(&devices, GEOMETRY).unwrap_or_else(|e| panic!("{what}: unreadable at {at}: {e}"));
         let upto = journal.newest_flush.0;
-        let log = self.recorder.log();
-        let promised = log.marks_before(position).map(|m| self.acknowledged[m as usize]).max().unwrap_or(0);
+        let promised = self.acknowledged.iter().filter(|(since, _)| *since <= at).map(|(_, seq)| *seq).max();
+        let promised = promised.unwrap_or(0);
         assert!(
             upto >= promised,
             "{what}: entry {promised} was acknowledged, {upto} is the newest flush entry"
@@ -226,7 +227,7 @@ impl World {
         let overlay = journal.overlay.level(BtreeId(0), 0);
         let expected = self.expected(upto);
         for key in 0..KEYS {
-            let (stored, stored_seq) = load_cell(&*device, key);
+            let (stored, stored_seq) = load_cell(&*devices[0], key);
             assert!(stored_seq <= upto, "{what}: key {key} on disk is from {stored_seq}, newest is {upto}");
             let replayed = overlay.get(Bpos::new(1, key, 0));
             let got = replayed.map_or(stored, |k| u64::from_le_bytes(k.value.try_into().unwrap()));
@@ -238,6 +239,10 @@ impl World {
         }
         journal
     }
+}
+
+fn shared(images: &[MemDevice]) -> Vec<Arc<dyn Device>> {
+    images.iter().map(|i| Arc::new(i.snapshot()) as Arc<dyn Device>).collect()
 }
 
 /// Replays what was found: values into cells, pins on the entries they are from.
@@ -254,77 +259,105 @@ fn replay(world: &World, found: &reader::Journal) {
     journal.replayed(Seq(journal.status().seq));
 }
 
-fn run_seed(seed: u64) {
+/// Lives on `nr` devices, each entry on `replicas` of them.
+fn run_seed(seed: u64, nr: usize, replicas: usize) {
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let small = Options { entry_bytes_max: 2048 + 512 * rng.below(8) as usize, ..options() };
-    // A new filesystem has one flush entry before it is used.
-    let device: Arc<dyn Device> = Arc::new(GEOMETRY.device());
-    let life = begin(vec![device.clone()], GEOMETRY, small.clone());
-    life.journal.meta().unwrap();
-    drop(life);
-    let mut image = MemDevice::from_bytes(&{
-        let mut bytes = vec![0; GEOMETRY.device_bytes() as usize];
-        device.read_at(0, &mut bytes).unwrap();
-        bytes
-    });
+    let small = Options { entry_bytes_max: 2048 + 512 * rng.below(8) as usize, replicas, ..options() };
+    let mut images = new_volume(nr, &small);
     let (mut commits, mut next_value) = (Vec::new(), 0);
     for life_number in 0..4 {
-        let recorder = Arc::new(RecordingDevice::new(image.snapshot()));
-        let device: Arc<dyn Device> = recorder.clone();
-        let found = read(std::slice::from_ref(&device), GEOMETRY).unwrap();
-        let (life, _) = recover(vec![device], GEOMETRY, small.clone(), &found);
-        let mut world = World::new(life, recorder, commits, next_value, found.newest_flush.0);
+        let time = Arc::new(Time::default());
+        let devices: Vec<_> = images.iter().map(|i| Arc::new(Stamped::new(i.snapshot(), &time))).collect();
+        let dynamic: Vec<_> = devices.iter().map(|d| d.clone() as Arc<dyn Device>).collect();
+        let found = read(&dynamic, GEOMETRY).unwrap();
+        let (life, _) = recover(dynamic, GEOMETRY, small.clone(), &found);
+        let mut world = World::new(life, devices, time, commits, next_value, found.newest_flush.0);
         replay(&world, &found);
         let steps = 20 + rng.below(120);
         world.run(&mut rng, steps);
         next_value = world.next_value + 1000;
 
-        let log = world.recorder.log();
         let mut chosen = None;
         for n in 0..25 {
-            let position = rng.below(log.events.len() as u64 + 1) as usize;
-            let crash = log.crash_after(position);
-            let sample = match n % 4 {
-                0 => crash.all_lost(),
-                1 => crash.all_kept(),
-                _ => crash.sample(rng.next()),
-            };
-            let what = format!("JOURNAL_SEED={seed} life {life_number} crash {n}");
-            let found = world.check_image(&sample, position, &what);
+            let at = rng.below(world.time.now() + 1);
+            let sample = crash_all(&world.devices, at, n, &mut rng);
+            let what = format!(
+                "JOURNAL_SEED={seed} on {nr} devices, {replicas} copies, life {life_number} crash {n}"
+            );
+            let found = world.check_images(&sample, at, &what);
             chosen = Some((sample, found.newest_flush.0));
         }
         let (sample, upto) = chosen.unwrap();
-        image = sample;
+        images = sample;
         commits = world.commits;
         commits.retain(|c| c.seq <= upto);
     }
 }
 
-#[test]
-fn every_crash_shows_the_commits_up_to_some_entry_and_nothing_else() {
+/// A new filesystem has one flush entry before it is used.
+fn new_volume(nr: usize, options: &Options) -> Vec<MemDevice> {
+    let devices: Vec<Arc<MemDevice>> = (0..nr).map(|_| Arc::new(GEOMETRY.device())).collect();
+    let dynamic = devices.iter().map(|d| d.clone() as Arc<dyn Device>).collect();
+    begin(dynamic, GEOMETRY, options.clone()).journal.meta().unwrap();
+    devices.iter().map(|d| d.snapshot()).collect()
+}
+
+/// The power fails everywhere at once; what each cache had not written is each device's own luck.
+fn crash_all(devices: &[Arc<Stamped>], at: u64, n: u64, rng: &mut Rng) -> Vec<MemDevice> {
+    let luck = |(i, device): (usize, &Arc<Stamped>)| {
+        let crash = device.crash_at(at);
+        match n % 5 {
+            0 => crash.all_lost(),
+            1 => crash.all_kept(),
+            2 if i == 0 => crash.all_kept(),
+            2 => crash.all_lost(),
+            3 if i == 0 => crash.all_lost(),
+            3 => crash.all_kept(),
+            _ => crash.sample(rng.next()),
+        }
+    };
+    devices.iter().enumerate().map(luck).collect()
+}
+
+fn run_seeds(nr: usize, replicas: usize) {
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
     match number("JOURNAL_SEED") {
-        Some(seed) => run_seed(seed),
-        None => (0..number("JOURNAL_SEEDS").unwrap_or(150)).for_each(run_seed),
+        Some(seed) => run_seed(seed, nr, replicas),
+        None => (0..number("JOURNAL_SEEDS").unwrap_or(100)).for_each(|seed| run_seed(seed, nr, replicas)),
     }
+}
+
+#[test]
+fn every_crash_shows_the_commits_up_to_some_entry_and_nothing_else() {
+    run_seeds(1, 1);
+}
+
+#[test]
+fn so_it_does_with_entries_spread_over_two_devices() {
+    run_seeds(2, 1);
+}
+
+#[test]
+fn so_it_does_with_every_entry_on_two_devices() {
+    run_seeds(2, 2);
 }
 
 /// The checker itself: a device that lies about flushes must be found out.
 #[test]
 fn a_disk_that_ignores_flushes_is_found_out() {
-    let recorder = Arc::new(RecordingDevice::new(GEOMETRY.device()));
-    let device: Arc<dyn Device> = recorder.clone();
-    let life = begin(vec![device], GEOMETRY, options());
+    let time = Arc::new(Time::default());
+    let device = Arc::new(Stamped::new(GEOMETRY.device(), &time));
+    let life = begin(vec![device.clone()], GEOMETRY, options());
     life.journal.meta().unwrap();
-    let mut world = World::new(life, recorder, Vec::new(), 0, 1);
+    let mut world = World::new(life, vec![device.clone()], time, Vec::new(), 0, 1);
     let journal = world.life.journal.clone();
-    let mut rng = Rng(7);
-    drop(world.commit(&journal, &mut rng).unwrap());
+    let before_commit = world.time.now();
+    drop(world.commit(&journal, &mut Rng(7)).unwrap());
     journal.flush().unwrap();
     world.acknowledge();
-    let before_flush = world.recorder.log().crash_after(2);
+    let lied = device.crash_at(before_commit).all_kept();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        world.check_image(&before_flush.all_kept(), world.recorder.position(), "lying disk")
+        world.check_images(&[lied], world.time.now(), "lying disk")
     }));
     assert!(caught.is_err());
 }
