@@ -125,6 +125,8 @@ impl NodeCache {
             return Ok(node);
         }
         self.misses.fetch_add(1, Relaxed);
+        // Reading a node, by this thread or another, takes a while even when its bytes are in memory.
+        frazil_device::waiting::about_to_wait();
         loop {
             let (loading, mine) = match self.shard(id).write().map.entry(id) {
                 Entry::Occupied(slot) => match slot.get() {

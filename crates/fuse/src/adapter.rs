@@ -12,7 +12,7 @@ use std::sync::Arc;
 use frazil_device::waiting;
 use frazil_posix::{Attr, Error, NodeId, Whence};
 
-use crate::directory;
+use crate::directory::{self, Demand};
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::node_ids::{FuseId, NodeIds};
@@ -39,6 +39,8 @@ pub(crate) struct Adapter<F> {
     pub(crate) fs: Arc<F>,
     pub(crate) ids: NodeIds,
     pub(crate) shown: Shown,
+    /// Whether listings are to have attributes.
+    pub(crate) demand: Demand,
     /// The kernel opens files, and directories, without asking if told so once.
     pub(crate) opens_itself: (bool, bool),
 }
@@ -48,7 +50,8 @@ type Outcome = Result<(), Errno>;
 impl<F: Filesystem> Adapter<F> {
     pub(crate) fn new(fs: Arc<F>) -> Result<Adapter<F>, Error> {
         let shown = Shown { block_bytes: fs.statfs()?.block_bytes, valid: FOR_EVER };
-        Ok(Adapter { fs, ids: NodeIds::default(), shown, opens_itself: (false, false) })
+        let (ids, demand) = (NodeIds::default(), Demand::default());
+        Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false) })
     }
 
     /// Fills in the body of the reply; `None` if the request is not to be answered.
@@ -104,7 +107,10 @@ impl<F: Filesystem> Adapter<F> {
             name => self.fs.lookup(dir, name),
         };
         match found {
-            Ok(attr) => reply.entry(self.ids.looked_up(attr.node), &attr, self.shown),
+            Ok(attr) => {
+                self.demand.looked_up(attr.kind);
+                reply.entry(self.ids.looked_up(attr.node), &attr, self.shown);
+            }
             Err(Error::NotFound) => reply.no_entry(self.shown.valid),
             Err(error) => return Err(error.into()),
         }

@@ -43,9 +43,8 @@ mod want {
     const ASYNC_READ: u64 = 1 << 0;
     /// Objects can be found by number, for the NFS server.
     const EXPORT_SUPPORT: u64 = 1 << 4;
-    /// `readdirplus`, where the kernel finds that attributes are wanted.
+    /// Always `readdirplus`: whether with attributes is decided in `directory`.
     const DO_READDIRPLUS: u64 = 1 << 13;
-    const READDIRPLUS_AUTO: u64 = 1 << 14;
     /// Direct I/O in several requests at once.
     const ASYNC_DIO: u64 = 1 << 15;
     /// `ENOSYS` to an open means: open without asking.
@@ -64,7 +63,6 @@ mod want {
     pub(super) const ALL: u64 = ASYNC_READ
         | EXPORT_SUPPORT
         | DO_READDIRPLUS
-        | READDIRPLUS_AUTO
         | ASYNC_DIO
         | NO_OPEN
         | NO_OPENDIR

@@ -128,24 +128,23 @@ impl Namespace {
             return Ok(());
         }
         let from = if from <= FIRST_COOKIE { 0 } else { from };
-        let mut failed = None;
-        hashed::scan(
-            &self.btrees,
-            BtreeId::DIRENTS,
-            &subvol.view,
-            dir.inum,
-            from,
-            on_damage,
-            |key| match self.list_entry(dir, key) {
-                Ok(Some(entry)) => show(entry),
-                Ok(None) => ControlFlow::Continue(()),
-                Err(e) => {
-                    failed = Some(e);
-                    ControlFlow::Break(())
+        let mut failed = Ok(());
+        let scanned =
+            hashed::scan(&self.btrees, BtreeId::DIRENTS, &subvol.view, dir.inum, from, on_damage, |key| {
+                match self.list_entry(dir, key) {
+                    Ok(Some(entry)) => show(entry),
+                    Ok(None) => ControlFlow::Continue(()),
+                    Err(e) => {
+                        // One subvolume that cannot be had must not hide all other entries.
+                        tracing::error!("directory {dir}: the entry at {}: {e}", key.k.pos);
+                        if on_damage == OnDamage::PassOver {
+                            failed = Err(e);
+                        }
+                        ControlFlow::Continue(())
+                    }
                 }
-            },
-        )?;
-        failed.map_or(Ok(()), Err)
+            });
+        scanned.and(failed)
     }
 
     /// A key of the directory as an entry of its listing; `None` if it is to be passed over.

@@ -210,3 +210,9 @@ impl Fs {
         Files { names: &self.names, reader: self.volume.data(), logged: &self.logged }
     }
 }
+
+/// Adapters share it between threads.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Fs>();
+};

@@ -194,9 +194,10 @@ mod tests {
         /// The reference's loop, stopped anywhere, looks finished.
         #[test]
         fn an_interrupted_collapse_looks_finished(
-            file in proptest::collection::vec(0u8..4, 6..40), at in 1usize..20, len in 1usize..10, steps in 0usize..40,
+            file in proptest::collection::vec(0u8..4, 3..40), at: usize, len: usize, steps in 0usize..40,
         ) {
-            prop_assume!(at + len < file.len() && at >= len);
+            let len = 1 + len % (file.len() - 2);
+            let at = at % (file.len() - len);
             let finished = [&file[..at], &file[at + len..]].concat();
             let mut stored = file.clone();
             stored[at..at + len].fill(0);
@@ -215,9 +216,9 @@ mod tests {
 
         #[test]
         fn an_interrupted_insert_looks_finished(
-            file in proptest::collection::vec(0u8..4, 2..40), at in 0usize..20, len in 1usize..10, steps in 0usize..40,
+            file in proptest::collection::vec(0u8..4, 2..40), at: usize, len in 1usize..10, steps in 0usize..40,
         ) {
-            prop_assume!(at < file.len());
+            let at = at % file.len();
             let finished = [&file[..at], &vec![0; len], &file[at..]].concat();
             let mut stored = file.clone();
             stored.resize(file.len() + len, 0);

@@ -204,6 +204,8 @@ pub(crate) struct Target {
 pub(crate) struct Inner {
     pub(crate) devices: Vec<JournalDevice>,
     pub(crate) space: [Space; 4],
+    /// Counts the changes of `space`, for threads that let go of the lock between looking and sleeping.
+    pub(crate) space_version: u64,
     pub(crate) flushed_seq_ondisk: u64,
     pub(crate) last_seq_ondisk: u64,
     pub(crate) last_empty_seq: u64,

@@ -236,11 +236,12 @@ impl Journal {
             let newest = st.seq;
             let _opened = self.request_flush(&mut st, newest);
         } else if !in_reclaim() {
-            let before = self.core.pins.front();
+            let before = st.extra.space_version;
             self.leave(st);
             let worked = self.reclaim_round(Caller::Direct);
             st = self.lock();
-            if worked || self.core.pins.front() != before {
+            // Another thread may have made room between our look and now: nobody would wake us for that.
+            if worked || st.extra.space_version != before || st.extra.halted.is_some() {
                 return st;
             }
         }

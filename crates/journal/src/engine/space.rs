@@ -14,6 +14,7 @@ impl Journal {
         let unplaced: Vec<u64> =
             st.entries.iter().filter(|e| e.phase < Phase::Copied).map(|e| e.io.sectors).collect();
         let want = self.copies_wanted(st);
+        let before = st.extra.space;
         for device in &mut st.extra.devices {
             device.ring.update(front, ondisk);
         }
@@ -21,6 +22,9 @@ impl Journal {
             let usable = st.extra.devices.iter().filter(|d| d.writable && d.ring.len() > 0);
             let spaces = usable.map(|d| d.ring.space(grade, unplaced.iter().copied()));
             st.extra.space[grade as usize] = filesystem_space(spaces, want);
+        }
+        if st.extra.space != before {
+            st.extra.space_version += 1;
         }
         let pressure = self.low_on_space(st) || self.low_on_pins() || st.extra.buffer_pressure;
         if pressure != self.core.word.view().under_pressure() {

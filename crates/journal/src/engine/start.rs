@@ -234,6 +234,7 @@ impl Journal {
         let inner = Inner {
             devices,
             space: [Space::default(); 4],
+            space_version: 0,
             flushed_seq_ondisk: before,
             last_seq_ondisk: start.replay_from.0,
             last_empty_seq: if start.replay_from == start.first { before } else { 0 },

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::hashed::OnDamage;
 use crate::namespace::Namespace;
 use crate::testing::{Keys, SNAPSHOT, entry, inode, slot, subvol_entry};
+use crate::walk::{Visit, WalkStep};
 
 const ONE: [(u32, u32); 1] = [(SNAPSHOT, 0)];
 
@@ -230,4 +231,22 @@ fn listings_with_attributes_are_in_the_order_of_the_listing() {
         })
         .unwrap();
     assert_eq!(plus, plain);
+}
+
+/// A live subvolume whose snapshot is gone.
+#[test]
+fn a_broken_subvolume_does_not_hide_its_neighbours() {
+    let mut keys = Keys::volume();
+    keys.subvolume(2, 77, Inum(8000), 0);
+    keys.dirent(Inum::ROOT, SNAPSHOT, &subvol_entry(b"broken", 2, 1));
+    keys.file(Inum::ROOT, b"good", Inum(5000), &inode(Type::REG));
+    let names = keys.namespace(&ONE);
+    assert_eq!(list(&names, NodeId::ROOT), [("good".to_owned(), FileType::Regular)]);
+    assert!(matches!(names.lookup(NodeId::ROOT, b"broken"), Err(Error::Io(text)) if text.contains("77")));
+    let mut told = false;
+    names.walk(NodeId::ROOT, &mut |_, visit| {
+        told |= matches!(visit, Visit::Unlistable(_));
+        WalkStep::Continue
+    });
+    assert!(told);
 }
