@@ -9,11 +9,15 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
-use crate::commands::{cat, completions, export, list, list_journal, ls, show_super, stat, tree};
+use crate::commands::{cat, completions, export, list, list_journal, ls, mount, show_super, stat, tree};
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
 
 const COMMANDS: &str = "\
+Use a volume:
+  mount          Mount it, read-only for now
+  umount         Unmount it
+
 Look at files without mounting:
   ls             What a directory holds
   cat            The content of a file
@@ -32,6 +36,7 @@ More:
 
 const EXAMPLES: &str = "\
 Examples:
+  frazil mount -o ro /dev/sdb1 /mnt
   frazil show-super /dev/sdb1
   frazil cat /dev/sdb1 /etc/fstab
   frazil export /dev/sdb1:/dev/sdc1 /home | tar x --xattrs -C /mnt/rescued
@@ -61,6 +66,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Mount(mount::Args),
+    Umount(mount::UmountArgs),
     Ls(ls::Args),
     Cat(cat::Args),
     Stat(stat::Args),
@@ -95,14 +102,16 @@ fn explain(error: &clap::Error, asked: &OsStr) -> ExitCode {
             ExitCode::from(USAGE)
         }
         _ => {
-            say::error(one_line(error, asked));
+            let known = Cli::command().get_subcommands().any(|command| asked == command.get_name());
+            let of = if known { format!(" {}", asked.display()) } else { String::new() };
+            say::error(format_args!("{}; see: frazil{of} --help", one_line(error)));
             ExitCode::from(USAGE)
         }
     }
 }
 
-/// What clap explains in a paragraph, as one line that ends with where to read more.
-fn one_line(error: &clap::Error, asked: &OsStr) -> String {
+/// What clap explains in a paragraph, as one line.
+pub(crate) fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim);
     let what: Vec<&str> = lines.clone().take_while(|line| !line.is_empty()).collect();
@@ -112,9 +121,7 @@ fn one_line(error: &clap::Error, asked: &OsStr) -> String {
         out.push_str("; ");
         out.push_str(tip);
     }
-    let known = Cli::command().get_subcommands().any(|command| asked == command.get_name());
-    let of = if known { format!(" {}", asked.display()) } else { String::new() };
-    format!("{out}; see: frazil{of} --help")
+    out
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@
 //! | a file as JSON | `entry.rs` |
 //! | how sizes, times and names are printed | `format.rs` |
 //! | what a listing knows beside the key | `context.rs` |
-//! | what mount(8) calls for a line of `/etc/fstab` | `commands/mount.rs` |
+//! | what mount(8) calls for a line of `/etc/fstab` | `commands/mount/helper.rs` |
 
 #![forbid(unsafe_code)]
 
@@ -41,11 +41,24 @@ mod target;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use cli::Command;
+use commands::mount::helper;
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if helper::is_called_by_mount(&arguments) {
+        return match helper::parse(arguments) {
+            Ok(called) => {
+                say::start_log(called.verbose, true);
+                stop::exit_code(helper::run(called))
+            }
+            Err(code) => ExitCode::from(code),
+        };
+    }
     match cli::parse(arguments) {
         Ok(cli) => {
-            say::start_log(cli.verbose);
+            // A mount has nobody to report errors to but the log.
+            say::start_log(cli.verbose, matches!(cli.command, Command::Mount(_)));
             stop::exit_code(commands::run(cli.command))
         }
         Err(code) => code,

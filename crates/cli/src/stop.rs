@@ -24,6 +24,8 @@ pub(crate) enum Stop {
     Usage(String),
     /// Whoever read our output has gone.
     NobodyReads,
+    /// Everything was said elsewhere; end with this code.
+    Code(u8),
 }
 
 /// What a command returns.
@@ -69,6 +71,7 @@ pub(crate) fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(Done::All) | Err(Stop::NobodyReads) => ExitCode::SUCCESS,
         Ok(Done::Partly) => ExitCode::from(PARTLY),
+        Err(Stop::Code(code)) => ExitCode::from(code),
         Err(Stop::Failed(why)) => {
             say::error(why);
             ExitCode::from(FAILED)

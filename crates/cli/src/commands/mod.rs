@@ -6,6 +6,7 @@ pub(crate) mod export;
 pub(crate) mod list;
 pub(crate) mod list_journal;
 pub(crate) mod ls;
+pub(crate) mod mount;
 pub(crate) mod show_super;
 pub(crate) mod stat;
 pub(crate) mod tree;
@@ -27,6 +28,8 @@ const OUT_BYTES: usize = 64 << 10;
 pub(crate) fn run(command: Command) -> Outcome {
     let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
     let done = match command {
+        Command::Mount(args) => mount::run(&args),
+        Command::Umount(args) => mount::umount(&args),
         Command::ShowSuper(args) => show_super::run(&args, &mut out),
         Command::List(args) => list::run(&args, &mut out),
         Command::ListJournal(args) => list_journal::run(&args, &mut out),

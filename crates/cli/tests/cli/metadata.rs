@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use frazil_device::{Access, OpenOptions};
 use frazil_testing::golden::{self, GoldenImage, State};
 use frazil_testing::listing::Listing;
 use serde_json::Value;
@@ -223,8 +224,13 @@ fn show_super_json_has_stable_names() {
 #[test]
 fn show_super_shows_a_device_in_use() {
     let scratch = golden::image("02-small-tree").scratch();
-    let in_use = std::fs::File::options().write(true).open(&scratch.paths[0]).unwrap();
-    in_use.lock().unwrap();
     let path = scratch.paths[0].to_str().unwrap();
+    let in_use = OpenOptions::new(Access::ReadWrite).open(&scratch.paths[0]).unwrap();
     crate::run::checked(crate::run::frazil(["show-super", path]));
+    let list = crate::run::frazil(["list", "-n1", path]).output().unwrap();
+    assert_eq!(list.status.code(), Some(1));
+    let told = crate::run::errors(&list);
+    assert!(told.contains(&format!("(pid {})", std::process::id())), "{told}");
+    drop(in_use);
+    crate::run::checked(crate::run::frazil(["list", "-n1", path]));
 }

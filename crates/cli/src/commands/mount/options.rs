@@ -1,0 +1,179 @@
+//! Mount options, as they stand behind `-o` and in `/etc/fstab`.
+//!
+//! An option that is not known is refused by its name: whoever wrote it counts on what it does. Some are known and do nothing
+//! here: those that other programs look at (`noauto`, `nofail`, `x-…`), and those about writing (`noatime`, `sync`).
+
+use std::path::PathBuf;
+
+use crate::open::{Missing, OpenArgs, parse_cache};
+use crate::stop::Stop;
+
+/// Options that mean something to mount(8), systemd or a person, or that change nothing while nothing is written.
+const WITHOUT_EFFECT: [&str; 23] = [
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "nofail",
+    "_netdev",
+    "async",
+    "sync",
+    "dirsync",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+];
+
+/// The text of the help about them.
+pub(super) const HELP: &str = "\
+Options for -o, with commas between:
+  ro                     read only, as all mounts are for now; rw is refused
+  degraded               without missing devices, if a copy of everything is there
+  very_degraded          even if not: what is lost reads as an error
+  passphrase_file=FILE   where the passphrase of an encrypted volume is, instead of asking for it
+  cache=SIZE             memory for b-tree nodes
+  no_splitbrain_check    use devices that were changed apart from each other
+  salvage_journal        use a damaged journal as far as it goes
+  allow_other            let other users in (root does by default: no_allow_other)
+  nosuid, nodev, noexec  as for mount(8)
+  log=FILE               append messages to FILE, beside the system log
+Options about access times, and those that only mount(8) and systemd look at, are accepted.";
+
+/// What the options say.
+#[derive(Debug, Default)]
+pub(super) struct MountOptions {
+    pub(super) open: OpenArgs,
+    pub(super) allow_other: Option<bool>,
+    pub(super) suid: Option<bool>,
+    pub(super) dev: Option<bool>,
+    pub(super) exec: Option<bool>,
+    pub(super) log: Option<PathBuf>,
+    /// It was said that nothing is to be written.
+    pub(super) read_only: bool,
+}
+
+impl MountOptions {
+    /// Reads comma-separated lists; `sloppy` passes over what is not known. Of options that contradict each other the last one
+    /// counts.
+    pub(super) fn parse<'t>(lists: impl IntoIterator<Item = &'t str>, sloppy: bool) -> Result<Self, Stop> {
+        let open = OpenArgs { as_mount_options: true, ..OpenArgs::default() };
+        let mut options = MountOptions { open, ..MountOptions::default() };
+        let mut read_write = None;
+        for option in lists.into_iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
+            match option {
+                "rw" => read_write = Some(true),
+                "ro" => read_write = Some(false),
+                option => options.apply(option, sloppy)?,
+            }
+        }
+        options.read_only = read_write == Some(false);
+        if read_write == Some(true) {
+            return Err(Stop::Failed("volumes can only be read for now; mount with: -o ro".into()));
+        }
+        Ok(options)
+    }
+
+    fn apply(&mut self, option: &str, sloppy: bool) -> Result<(), Stop> {
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option, None),
+        };
+        match (name, value) {
+            ("degraded", None) => self.open.degraded = Some(Missing::Yes),
+            ("very_degraded", None) => self.open.degraded = Some(Missing::Very),
+            ("passphrase_file", Some(file)) => self.open.passphrase_file = Some(file.into()),
+            ("cache", Some(size)) => {
+                self.open.cache =
+                    Some(parse_cache(size).map_err(|why| Stop::Usage(format!("option cache: {why}")))?);
+            }
+            ("no_splitbrain_check", None) => self.open.no_splitbrain_check = true,
+            ("salvage_journal", None) => self.open.salvage_journal = true,
+            ("allow_other", None) => self.allow_other = Some(true),
+            ("no_allow_other", None) => self.allow_other = Some(false),
+            ("suid", None) => self.suid = Some(true),
+            ("nosuid", None) => self.suid = Some(false),
+            ("dev", None) => self.dev = Some(true),
+            ("nodev", None) => self.dev = Some(false),
+            ("exec", None) => self.exec = Some(true),
+            ("noexec", None) => self.exec = Some(false),
+            ("log", Some(file)) => self.log = Some(file.into()),
+            (name, None) if WITHOUT_EFFECT.contains(&name) => {}
+            ("comment", Some(_)) => {}
+            (name, _) if name.starts_with("x-") || name.starts_with("X-") => {}
+            _ if sloppy => {}
+            _ => {
+                let option = option.escape_debug();
+                return Err(Stop::Usage(format!(
+                    "unknown mount option '{option}'; see: frazil mount --help"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<MountOptions, String> {
+        MountOptions::parse([text], false).map_err(|stop| format!("{stop:?}"))
+    }
+
+    #[test]
+    fn options_are_understood() {
+        let options =
+            parse("ro,degraded,noatime,cache=1G,passphrase_file=/k,nosuid,allow_other,log=/l,x-a=b,,")
+                .unwrap();
+        assert_eq!(options.open.degraded, Some(Missing::Yes));
+        assert_eq!(options.open.cache, Some(1 << 30));
+        assert_eq!(options.open.passphrase_file, Some("/k".into()));
+        assert_eq!((options.suid, options.dev, options.allow_other), (Some(false), None, Some(true)));
+        assert_eq!(options.log, Some("/l".into()));
+        assert!(options.open.as_mount_options);
+    }
+
+    #[test]
+    fn writing_is_refused_and_the_last_word_counts() {
+        assert!(parse("rw").unwrap_err().contains("-o ro"));
+        assert!(parse("ro,rw").is_err() && parse("rw,ro").is_ok());
+        assert!(MountOptions::parse(["rw", "ro"], false).is_ok());
+    }
+
+    #[test]
+    fn unknown_options_are_refused_by_name() {
+        for (list, name) in
+            [("ro,quiet", "quiet"), ("degraded=1", "degraded=1"), ("cache", "cache"), ("fsck", "fsck")]
+        {
+            assert!(parse(list).unwrap_err().contains(&format!("'{name}'")), "{list}");
+        }
+        assert!(parse("cache=lots").unwrap_err().contains("lots"));
+        assert!(MountOptions::parse(["ro,quiet"], true).is_ok());
+    }
+
+    #[test]
+    fn the_help_names_what_has_an_effect() {
+        for name in [
+            "degraded",
+            "very_degraded",
+            "passphrase_file=",
+            "cache=",
+            "allow_other",
+            "log=",
+            "salvage_journal",
+        ] {
+            assert!(HELP.contains(&format!("\n  {name}")), "{name}");
+        }
+    }
+}
