@@ -69,7 +69,7 @@ fn mark_superblocks_and_journals(check: &mut Check<'_>, counts: &mut Paged<Count
     if members.live().any(|(dev, _)| check.volume.devices().get(dev.0).is_none()) {
         check.report.skip(Unchecked::DeviceMissing);
     }
-    for (dev, _) in members.live() {
+    for (dev, member) in members.live() {
         let Some(device) = check.volume.devices().get(dev.0) else { continue };
         let Some(superblock) = own_superblock(&**device) else { continue };
         let Some(geometry) = check.rules.geometry(dev) else { continue };
@@ -88,7 +88,9 @@ fn mark_superblocks_and_journals(check: &mut Check<'_>, counts: &mut Paged<Count
                 mark(BucketIndex(bucket), DataType::SB, sectors);
             }
         }
-        if let Ok(journal) = superblock.journal_buckets() {
+        if let Ok(journal) = superblock.journal_buckets()
+            && journal.validate(member).is_ok()
+        {
             journal.buckets().for_each(|bucket| mark(bucket, DataType::JOURNAL, geometry.bucket.0));
         }
     }

@@ -252,6 +252,9 @@ fn add(check: &mut Check<'_>, sums: &mut Sums, btree: BtreeId, level: u8, key: K
             use_bucket(&check.rules, counts, bucket, part, |fault| faults.push((part.ptr, fault)));
         }
         Implied::StripeBlock { at, stripe, redundancy, parity } => {
+            if !check.rules.geometry(at.dev).is_some_and(|g| g.contains(at.bucket)) {
+                return;
+            }
             let count = counts.entry(at);
             count.stripe = stripe;
             count.stripes += 1;

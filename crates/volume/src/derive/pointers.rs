@@ -295,7 +295,7 @@ impl<C: Context> Owner<'_, C> {
             3 => BtreeId::RECONCILE_PENDING,
             _ => return,
         };
-        let inode = self.pos.inode + u64::from(self.btree == BtreeId::REFLINK);
+        let inode = self.pos.inode.wrapping_add(u64::from(self.btree == BtreeId::REFLINK));
         out(Implied::Set(list, Bpos { inode, ..self.pos }));
     }
 }

@@ -65,7 +65,7 @@ impl Rules {
         Rules {
             version: superblock.version,
             node: superblock.btree_node_size(),
-            backpointer_shift: superblock.extent_bp_shift().into(),
+            backpointer_shift: u32::from(superblock.extent_bp_shift()).min(u64::BITS - 1),
             devices,
             // A broken section was reported when the superblock was read; without it nothing is in a target.
             groups: superblock.sections.get::<DiskGroups>().ok().flatten().unwrap_or_default(),

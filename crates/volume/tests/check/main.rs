@@ -4,6 +4,7 @@ mod damage;
 mod files;
 mod golden_images;
 mod leftovers;
+mod mutations;
 mod nodes;
 mod snapshots;
 mod space;

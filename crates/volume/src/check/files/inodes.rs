@@ -180,14 +180,14 @@ impl Loops {
     /// Whether the way up from a directory, as its snapshot sees it, comes back to itself.
     fn found(&mut self, check: &mut Check<'_>, inum: Inum, own: &Inode, view: &View) -> bool {
         let snapshot = view.id().0;
-        let mut path = vec![inum];
+        let mut path = HashSet::from([inum]);
         let mut at = *own;
         // Nothing is above the root of a subvolume in its own snapshot.
         while at.subvol.0 == 0 && at.dir.0 != 0 && !self.sound.contains(&(at.dir, snapshot)) {
-            if path.contains(&at.dir) {
-                return path[0] == at.dir;
+            if !path.insert(at.dir) {
+                // Of a loop that it only leads into, its members will tell.
+                return at.dir == inum;
             }
-            path.push(at.dir);
             match inode_seen(check, at.dir, view) {
                 Some((_, above)) => at = above,
                 None => break,
