@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
-use crate::commands::{cat, completions, export, list, list_journal, ls, mount, show_super, stat, tree};
+use crate::commands::{
+    cat, completions, export, fsck, list, list_journal, ls, mount, show_super, stat, tree,
+};
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
 
@@ -24,6 +26,9 @@ Look at files without mounting:
   stat           All about a file, where its data lie included
   tree           Everything below a directory, with hashes as JSON
   export         A directory as a tar archive
+
+Check a volume:
+  fsck           Does everything that is stored twice agree? (-n: check only)
 
 Look at the metadata of a volume:
   show-super     What the superblock of a device says
@@ -40,6 +45,7 @@ Examples:
   frazil show-super /dev/sdb1
   frazil cat /dev/sdb1 /etc/fstab
   frazil export /dev/sdb1:/dev/sdc1 /home | tar x --xattrs -C /mnt/rescued
+  frazil fsck -n /dev/sdb1
   frazil list -b inodes /dev/sdb1:/dev/sdc1";
 
 /// bcachefs volumes in userspace
@@ -73,6 +79,7 @@ pub(crate) enum Command {
     Stat(stat::Args),
     Tree(tree::Args),
     Export(export::Args),
+    Fsck(fsck::Args),
     ShowSuper(show_super::Args),
     List(list::Args),
     ListJournal(list_journal::Args),
@@ -105,7 +112,8 @@ fn explain(error: &clap::Error, asked: &OsStr) -> ExitCode {
             let known = Cli::command().get_subcommands().any(|command| asked == command.get_name());
             let of = if known { format!(" {}", asked.display()) } else { String::new() };
             say::error(format_args!("{}; see: frazil{of} --help", one_line(error)));
-            ExitCode::from(USAGE)
+            // Who calls fsck expects the codes of fsck(8).
+            ExitCode::from(if asked == "fsck" { fsck::USAGE } else { USAGE })
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod export;
+pub(crate) mod fsck;
 pub(crate) mod list;
 pub(crate) mod list_journal;
 pub(crate) mod ls;
@@ -30,6 +31,7 @@ pub(crate) fn run(command: Command) -> Outcome {
     let done = match command {
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => mount::umount(&args),
+        Command::Fsck(args) => fsck::run(&args, &mut out),
         Command::ShowSuper(args) => show_super::run(&args, &mut out),
         Command::List(args) => list::run(&args, &mut out),
         Command::ListJournal(args) => list_journal::run(&args, &mut out),
