@@ -20,6 +20,7 @@ use frazil_testing::observe;
 use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::superblock;
 use crate::wire::{self, Batch, Event, GuestJob, GuestMount, Happened, Said, file};
 
 /// Where volumes are mounted.
@@ -81,10 +82,16 @@ impl Guest {
         }
         for (number, wanted) in job.mounts.iter().enumerate() {
             self.log(&wire::separator(job.job, number))?;
+            let counts = || superblock::error_counts(job.source.split(':').map(Path::new));
+            let before = counts();
             let mut step = Step { guest: self, job: job.job, mount: number };
             if let Err(why) = step.mounted(&job.source, wanted) {
                 step.happened(Happened::Failed(why))?;
             }
+            let since = counts()
+                .into_iter()
+                .map(|(id, count)| (id, count - before.get(&id).unwrap_or(&0).min(&count)));
+            step.happened(Happened::Counted(since.filter(|&(_, count)| count > 0).collect()))?;
         }
         Ok(())
     }

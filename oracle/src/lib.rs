@@ -29,6 +29,7 @@
 //! | [`machine`] | one emulator process: console lines, deadlines, the power cut; never outlives us |
 //! | [`wire`] | what host and guest write for each other in the directory they share |
 //! | [`guest`] | the part that runs in the machine: mounts, runs scripts, walks trees |
+//! | [`unlock`], [`superblock`] | the key of an encrypted volume; what the driver counted in the superblock |
 //! | [`messages`] | which of the driver's messages are no news, and what the others are |
 //! | [`verdict`] | the answer |
 //!
@@ -45,6 +46,7 @@ pub mod job;
 pub mod machine;
 pub mod messages;
 pub mod prepare;
+pub mod superblock;
 pub mod unlock;
 pub mod verdict;
 pub mod wire;
@@ -52,4 +54,4 @@ pub mod wire;
 pub use batch::Oracle;
 pub use error::OracleError;
 pub use job::{Cut, Job, Mount, Writes};
-pub use verdict::{MountVerdict, Outcome, ScriptResult, Verdict};
+pub use verdict::{Counted, MountVerdict, Outcome, ScriptResult, Verdict};

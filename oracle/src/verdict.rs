@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use frazil_ondisk::fsck_errors::FsckErrorId;
 use frazil_testing::manifest::Manifest;
 use serde::Serialize;
 
@@ -33,6 +34,8 @@ pub enum Outcome {
     Finished,
     /// The power was cut, as the job wanted.
     PowerCut,
+    /// It came to its end, although the power was to be cut: the script ended before, or never set the mark.
+    NeverCut,
     /// The kernel went down or locked up. The lines are the last of the console.
     Crashed(Vec<String>),
     /// It took longer than it was allowed. The lines are the last of the console.
@@ -59,6 +62,39 @@ pub struct MountVerdict {
     pub differences: Option<Vec<String>>,
     /// Whether it was unmounted again.
     pub unmounted: bool,
+    /// The inconsistencies that the driver counted in the superblock from before the mount to after the unmount, printed
+    /// or not. Not known of a mount that a power cut or a crash ended.
+    pub counted: Vec<Counted>,
+}
+
+/// An inconsistency that the driver found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Counted {
+    /// Its stable number (spec 10, appendix A).
+    pub id: u16,
+    /// Its name, if it is known to us.
+    pub name: Option<&'static str>,
+    /// How often the driver counted it; one inconsistency may count more than once.
+    pub count: u64,
+}
+
+impl Counted {
+    /// What the driver counted under this number.
+    pub fn new(id: u16, count: u64) -> Counted {
+        Counted { id, name: FsckErrorId(id).name(), count }
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "counted in the superblock: {} ({}), {} times",
+            self.name.unwrap_or("?"),
+            self.id,
+            self.count
+        )
+    }
 }
 
 /// What a script came to.
@@ -82,6 +118,7 @@ impl fmt::Debug for MountVerdict {
             .field("tree_entries", &self.tree.as_ref().map(|tree| tree.entries.len()))
             .field("differences", &self.differences)
             .field("unmounted", &self.unmounted)
+            .field("counted", &self.counted)
             .finish()
     }
 }
@@ -95,7 +132,7 @@ impl MountVerdict {
 
 impl Verdict {
     /// Everything that is not as it should be, one line each: a mount that failed, a repair or error the kernel spoke of,
-    /// a difference to the manifest, a script that failed, a job that did not come to its end. A power cut is what
+    /// or counted, a difference to the manifest, a script that failed, a job that did not come to its end. A power cut is what
     /// the job wanted, and no objection.
     pub fn objections(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -105,6 +142,7 @@ impl Verdict {
             };
             mount.error.iter().for_each(|error| object(error.clone()));
             mount.complaints().iter().for_each(|complaint| object(complaint.to_string()));
+            mount.counted.iter().for_each(|counted| object(counted.to_string()));
             if let Some(script) = mount.script.as_ref().filter(|script| script.status != 0) {
                 object(format!("the script failed with status {}: {}", script.status, script.output.trim()));
             }
@@ -112,6 +150,7 @@ impl Verdict {
         }
         match &self.outcome {
             Outcome::Finished | Outcome::PowerCut => {}
+            Outcome::NeverCut => found.push(format!("{}: ended before its power was cut", self.name)),
             Outcome::Crashed(console) => {
                 found.push(format!("{}: the kernel crashed:\n{}", self.name, console.join("\n")))
             }

@@ -100,6 +100,8 @@ pub enum Happened {
     Compared(Vec<String>),
     /// It is unmounted.
     Unmounted,
+    /// Numbers of inconsistencies that the driver counted meanwhile, and how many of each.
+    Counted(Vec<(u16, u64)>),
 }
 
 /// What the guest says on the console.

@@ -105,8 +105,10 @@ fn damage_is_found_and_no_job_keeps_the_next_from_being_asked() {
         script("hangs", "sleep 1000").timeout(Duration::from_secs(8)),
         script("crashes", "echo c >/proc/sysrq-trigger"),
         Job::golden(&image),
+        Job::new("orphan", golden::image("13-orphans").unpack()).mount(Mount::fsck()),
+        Job::new("never cut", image.unpack()).mount(Mount::plain().script("true")).cut(Cut::at_mark("never")),
     ]);
-    let [dirents, alloc, refused, other, hangs, crashes, sound] = &verdicts[..] else {
+    let [dirents, alloc, refused, other, hangs, crashes, sound, orphan, never] = &verdicts[..] else {
         panic!("{verdicts:?}")
     };
     for verdict in [dirents, alloc] {
@@ -120,6 +122,12 @@ fn damage_is_found_and_no_job_keeps_the_next_from_being_asked() {
     let Outcome::Crashed(console) = &crashes.outcome else { panic!("{crashes:?}") };
     assert!(console.iter().any(|line| line.contains("Kernel panic")), "{console:#?}");
     assert_eq!(sound.objections(), Vec::<String>::new());
+    // A directory that was deleted but open when the power failed; an error that is repaired even without being asked to
+    // (spec 60 §7.2).
+    let [found] = &orphan.mounts[0].counted[..] else { panic!("{orphan:?}") };
+    assert_eq!(found.name, Some("inode_unreachable"));
+    assert_eq!(orphan.mounts[0].complaints().len(), 1, "{orphan:?}");
+    assert_eq!((&never.outcome, never.objections().len()), (&Outcome::NeverCut, 1));
 }
 
 /// The tree of a volume as frazil sees it compared with a manifest.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{End, Pending};
 use crate::error::OracleError;
-use crate::verdict::{MountVerdict, Outcome, ScriptResult, Verdict};
+use crate::verdict::{Counted, MountVerdict, Outcome, ScriptResult, Verdict};
 use crate::wire::{self, Event, Happened};
 
 /// The verdicts of the jobs that were begun.
@@ -29,7 +29,11 @@ pub(super) fn verdicts(shared: &Path, jobs: &[Pending], end: End) -> Result<Vec<
             }
             mounts.push(verdict);
         }
-        let outcome = if number < end.job { Outcome::Finished } else { end.outcome.clone() };
+        let outcome = match &end.outcome {
+            _ if number < end.job => Outcome::Finished,
+            Outcome::Finished if pending.job.cut.is_some() => Outcome::NeverCut,
+            outcome => outcome.clone(),
+        };
         let (name, devices) = (pending.job.name.clone(), pending.devices.clone());
         verdicts.push(Verdict { name, outcome, devices, mounts, files: files(&wire::out(shared, number))? });
     }
@@ -55,6 +59,9 @@ fn take_in(verdict: &mut MountVerdict, event: &Event, shared: &Path) -> Result<(
         }
         Happened::Compared(differences) => verdict.differences = Some(differences.clone()),
         Happened::Unmounted => verdict.unmounted = true,
+        Happened::Counted(counts) => {
+            verdict.counted = counts.iter().map(|&(id, count)| Counted::new(id, count)).collect()
+        }
     }
     Ok(())
 }
