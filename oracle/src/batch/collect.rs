@@ -29,15 +29,20 @@ pub(super) fn verdicts(shared: &Path, jobs: &[Pending], end: End) -> Result<Vec<
             }
             mounts.push(verdict);
         }
-        let outcome = match &end.outcome {
-            _ if number < end.job => Outcome::Finished,
-            Outcome::Finished if pending.job.cut.is_some() => Outcome::NeverCut,
-            outcome => outcome.clone(),
-        };
+        let outcome = outcome(number, pending.job.cut.is_some(), &end);
         let (name, devices) = (pending.job.name.clone(), pending.devices.clone());
         verdicts.push(Verdict { name, outcome, devices, mounts, files: files(&wire::out(shared, number))? });
     }
     Ok(verdicts)
+}
+
+/// How a job ended, given how the boot ended.
+fn outcome(number: usize, to_be_cut: bool, end: &End) -> Outcome {
+    match &end.outcome {
+        _ if number < end.job => Outcome::Finished,
+        Outcome::Finished if to_be_cut => Outcome::NeverCut,
+        outcome => outcome.clone(),
+    }
 }
 
 /// Adds what an event tells to the verdict about its mount.
@@ -135,6 +140,15 @@ mod tests {
         assert_eq!(logs[&(0, 1)], [""; 0]);
         assert_eq!(logs[&(1, 0)], ["b"]);
         assert_eq!(logs.len(), 3);
+    }
+
+    #[test]
+    fn only_the_last_job_ends_as_the_boot_did() {
+        let cut = End { job: 1, outcome: Outcome::PowerCut };
+        assert_eq!([0, 1].map(|job| outcome(job, job == 1, &cut)), [Outcome::Finished, Outcome::PowerCut]);
+        let through = End { job: 0, outcome: Outcome::Finished };
+        assert_eq!(outcome(0, false, &through), Outcome::Finished);
+        assert_eq!(outcome(0, true, &through), Outcome::NeverCut);
     }
 
     #[test]
