@@ -84,7 +84,9 @@ faults! {
         StripeSectors = ALLOC_KEY_STRIPE_SECTORS_WRONG, "stripe sectors";
         /// Sectors of cached data.
         CachedSectors = ALLOC_KEY_CACHED_SECTORS_WRONG, "cached sectors";
-        /// Its stripe; from 1.35 how many there are.
+        /// How many stripes use it (from 1.35).
+        Stripes = ALLOC_KEY_STRIPE_REFCOUNT_WRONG, "stripes";
+        /// Its stripe (up to 1.34).
         Stripe = ALLOC_KEY_STRIPE_WRONG, "stripe";
         /// Redundancy of its stripe.
         StripeRedundancy = ALLOC_KEY_STRIPE_REDUNDANCY_WRONG, "stripe redundancy";
@@ -146,6 +148,14 @@ impl ListFault {
             }
             (BtreeId::NEED_DISCARD, ListFault::Missing { .. } | ListFault::Stray { state: true, .. }) => {
                 E::NEED_DISCARD_KEY_WRONG
+            }
+            (BtreeId::BUCKET_TO_STRIPE, ListFault::Missing { .. }) => E::STRIPE_TO_MISSING_BUCKET_REF,
+            (BtreeId::BUCKET_TO_STRIPE, _) => E::BUCKET_STRIPE_REF_TO_MISSING_STRIPE,
+            (BtreeId::RECONCILE_WORK_PHYS | BtreeId::RECONCILE_HIPRI_PHYS, _) => {
+                E::RECONCILE_WORK_PHYS_INCORRECTLY_SET
+            }
+            (BtreeId::REBALANCE_WORK | BtreeId::RECONCILE_HIPRI | BtreeId::RECONCILE_PENDING, _) => {
+                E::RECONCILE_WORK_INCORRECTLY_SET
             }
             (BtreeId::LRU, ListFault::Missing { .. }) => E::ALLOC_KEY_TO_MISSING_LRU_ENTRY,
             (BtreeId::LRU, ListFault::Stray { .. }) => E::LRU_ENTRY_BAD,

@@ -99,6 +99,18 @@ pub enum Inconsistency {
         /// As computed.
         computed: u64,
     },
+    /// A stripe's count of sectors in use is not what the pointers add up to.
+    #[error("stripe {stripe}, block {block}: {stored} sectors, should be {computed}")]
+    StripeBlock {
+        /// The stripe.
+        stripe: u64,
+        /// The block.
+        block: u8,
+        /// As stored.
+        stored: u64,
+        /// As computed.
+        computed: u64,
+    },
     /// An alloc key for a bucket that does not exist.
     #[error("alloc key {0} is for no bucket")]
     NoSuchBucket(Bpos),
@@ -197,6 +209,7 @@ impl Inconsistency {
             Inconsistency::NotInBitmap { .. } => E::BTREE_BITMAP_NOT_MARKED,
             Inconsistency::Pointer { fault, .. } => fault.id(),
             Inconsistency::Bucket { field, .. } => field.id(),
+            Inconsistency::StripeBlock { .. } => E::STRIPE_SECTOR_COUNT_WRONG,
             Inconsistency::NoSuchBucket(_) => E::ALLOC_KEY_TO_MISSING_DEV_BUCKET,
             Inconsistency::List { btree, fault, .. } => fault.id(*btree),
             Inconsistency::Backpointer { fault, .. } => fault.id(),

@@ -4,6 +4,8 @@
 //! ranges are compared, not keys; what is expected there is what is left of each device when the buckets that are not free are taken
 //! out.
 
+use std::collections::BTreeMap;
+
 use frazil_ondisk::units::{BucketIndex, DevIndex, Gen};
 use frazil_ondisk::values::alloc::Alloc;
 use frazil_ondisk::values::positions::{
@@ -18,6 +20,7 @@ use super::faults::ListFault;
 use super::inconsistency::Inconsistency;
 use super::space::NEVER_USED;
 use super::walk::Stripes;
+use crate::derive::Rules;
 use crate::derive::bucket::Lists;
 
 /// Where the buckets must be listed.
@@ -94,6 +97,36 @@ impl Listings {
         runs.extend(self.far.iter().map(|&(dev, offset)| (dev, offset, offset + 1)));
         runs.sort_unstable();
         runs
+    }
+}
+
+/// Lists of keys of type `set` that are compared with what the keys imply: those of background work and of stripes, which newer
+/// versions keep (spec 80 §5.15, §5.16).
+pub(super) fn is_checked(rules: &Rules, list: BtreeId) -> bool {
+    match list {
+        BtreeId::BUCKET_TO_STRIPE => rules.version.alloc_has_stripe_refcount(),
+        BtreeId::REBALANCE_WORK
+        | BtreeId::RECONCILE_HIPRI
+        | BtreeId::RECONCILE_PENDING
+        | BtreeId::RECONCILE_WORK_PHYS
+        | BtreeId::RECONCILE_HIPRI_PHYS => rules.version.has_reconcile(),
+        _ => false,
+    }
+}
+
+/// Compares all of those.
+pub(super) fn sets(check: &mut Check<'_>, mut expected: BTreeMap<BtreeId, Vec<Bpos>>) {
+    for list in BtreeId::known().filter(|&list| is_checked(&check.rules, list)).collect::<Vec<_>>() {
+        points(check, list, expected.remove(&list).unwrap_or_default(), |_, pos, missing| {
+            // Stripes that wait for work are listed too, at inode 0; what they wait for is not derived here.
+            let of_stripe = list == BtreeId::RECONCILE_HIPRI && pos.inode == 0;
+            let (first, buckets) = (BucketIndex(pos.offset), 1);
+            (!of_stripe).then_some(if missing {
+                ListFault::Missing { first, buckets, hole: false }
+            } else {
+                ListFault::Stray { first, buckets, state: true }
+            })
+        });
     }
 }
 

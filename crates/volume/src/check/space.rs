@@ -1,11 +1,14 @@
 //! Space: alloc keys against the sums, then everything that derives from alloc keys (spec 60 §9.4).
 
+use std::collections::HashMap;
+
 use frazil_device::Device;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::units::{BucketIndex, DevIndex, Gen};
 use frazil_ondisk::values::alloc::Alloc;
 use frazil_ondisk::values::positions::DevBucket;
-use frazil_ondisk::{BtreeId, DataType};
+use frazil_ondisk::values::stripe::Stripe;
+use frazil_ondisk::{BtreeId, DataType, KeyType};
 
 use super::accounting;
 use super::backpointers;
@@ -13,7 +16,7 @@ use super::buckets::{Count, Paged};
 use super::context::Check;
 use super::faults::BucketField;
 use super::inconsistency::Inconsistency;
-use super::lists::Listings;
+use super::lists::{self, Listings};
 use super::report::Unchecked;
 use super::walk::Sums;
 use crate::derive::bucket;
@@ -26,6 +29,8 @@ pub(super) fn check(check: &mut Check<'_>, sums: Sums) {
         return;
     }
     let Sums { gens, mut counts, mut accounting, backpointers, stripes, has_rebalance, .. } = sums;
+    lists::sets(check, sums.sets);
+    stripe_blocks(check, &sums.stripe_sectors);
     mark_superblocks_and_journals(check, &mut counts);
     let mut listings = Listings::new(check, &stripes);
     let mut in_use = |check: &Check<'_>, at: DevBucket, alloc: &Alloc| {
@@ -121,6 +126,10 @@ fn compare(check: &mut Check<'_>, at: DevBucket, stored: Alloc, count: Count) ->
     };
     if version.alloc_has_stripe_refcount() {
         computed.stripe = count.stripes;
+        if stored.stripe != computed.stripe {
+            let (stored, computed) = (stored.stripe.into(), computed.stripe.into());
+            check.add(Inconsistency::Bucket { at, field: BucketField::Stripes, stored, computed });
+        }
     } else {
         computed.stripe = narrow(count.stripe);
         computed.stripe_redundancy = count.redundancy;
@@ -135,8 +144,9 @@ fn compare(check: &mut Check<'_>, at: DevBucket, stored: Alloc, count: Count) ->
         (BucketField::Stripe, stored.stripe.into(), computed.stripe.into()),
         (BucketField::StripeRedundancy, stored.stripe_redundancy.into(), computed.stripe_redundancy.into()),
     ];
+    let counts_stripes = version.alloc_has_stripe_refcount();
     for (field, stored, computed) in fields {
-        if stored != computed {
+        if stored != computed && !(counts_stripes && field == BucketField::Stripe) {
             check.add(Inconsistency::Bucket { at, field, stored, computed });
         }
     }
@@ -144,6 +154,21 @@ fn compare(check: &mut Check<'_>, at: DevBucket, stored: Alloc, count: Count) ->
         check.add(Inconsistency::Bucket { at, field: BucketField::ReadTime, stored: 0, computed: 1 });
     }
     computed
+}
+
+/// A stripe counts the sectors that are in use in each of its data blocks.
+fn stripe_blocks(check: &mut Check<'_>, used: &HashMap<(u64, u8), u64>) {
+    check.each(BtreeId::STRIPES, 0, |check, key| {
+        let (KeyType::STRIPE, Ok(stripe)) = (key.k.ty, Stripe::decode(key.value)) else { return };
+        let data = stripe.header.nr_blocks.saturating_sub(stripe.header.nr_redundant);
+        for (block, stored) in (0..data).zip(stripe.block_sectors()) {
+            let (stripe, stored) = (key.k.pos.offset, u64::from(stored));
+            let computed = used.get(&(stripe, block)).copied().unwrap_or(0);
+            if stored != computed {
+                check.add(Inconsistency::StripeBlock { stripe, block, stored, computed });
+            }
+        }
+    });
 }
 
 /// The generation a bucket without an alloc key has.

@@ -25,6 +25,7 @@ use super::buckets::{Count, Gens, Paged, ahead};
 use super::context::Check;
 use super::faults::{PointerFault, SnapshotFault};
 use super::inconsistency::Inconsistency;
+use super::lists;
 use crate::derive::{self, BucketUse, Context, Implied, Share, StripeDevs};
 
 /// A pointer may be at most this far behind its bucket (spec 50 §1.1).
@@ -38,6 +39,10 @@ pub(super) struct Sums {
     pub(super) backpointers: Expected,
     /// Stripes: their place in the list of stripes by free blocks.
     pub(super) stripes: Stripes,
+    /// Sectors in use by stripe and block.
+    pub(super) stripe_sectors: HashMap<(u64, u8), u64>,
+    /// Keys of type `set` there must be in lists that newer versions keep.
+    pub(super) sets: BTreeMap<BtreeId, Vec<Bpos>>,
     pub(super) references: Vec<Reference>,
     /// A key has an entry of background work in the form of versions up to 1.32.
     pub(super) has_rebalance: bool,
@@ -82,6 +87,8 @@ pub(super) fn walk(check: &mut Check<'_>) -> Sums {
         accounting: HashMap::new(),
         backpointers: Expected::default(),
         stripes,
+        stripe_sectors: HashMap::new(),
+        sets: BTreeMap::new(),
         references: Vec::new(),
         has_rebalance: false,
     };
@@ -242,7 +249,8 @@ fn check_bitmap(check: &mut Check<'_>, btree: BtreeId, level: u8, key: Key<'_>) 
 
 /// Adds what a key implies, and checks its pointers on the way.
 fn add(check: &mut Check<'_>, sums: &mut Sums, btree: BtreeId, level: u8, key: Key<'_>) {
-    let Sums { gens, counts, accounting, backpointers, stripes, references, has_rebalance } = sums;
+    let Sums { gens, counts, accounting, backpointers, stripes, references, has_rebalance, .. } = sums;
+    let (stripe_sectors, sets) = (&mut sums.stripe_sectors, &mut sums.sets);
     let known = Known { gens, stripes };
     let pos = key.k.pos;
     let mut faults = Vec::new();
@@ -264,6 +272,13 @@ fn add(check: &mut Check<'_>, sums: &mut Sums, btree: BtreeId, level: u8, key: K
             }
         }
         Implied::Backpointer(pos, value) => backpointers.push(pos, value),
+        Implied::StripeUse { stripe, block, sectors } => {
+            *stripe_sectors.entry((stripe, block)).or_default() += u64::from(sectors);
+        }
+        Implied::Set(list, pos) if lists::is_checked(&check.rules, list) => {
+            sets.entry(list).or_default().push(pos);
+        }
+        // The other lists are compared where their keys are walked; those of 1.13's background work are hints.
         Implied::Account(AccountingPos::Inum { .. }, _) | Implied::Set(..) => {}
         Implied::Account(what, by) => {
             let sum = accounting.entry(what).or_default();

@@ -71,6 +71,15 @@ pub enum Implied {
         /// The block holds parity.
         parity: bool,
     },
+    /// Sectors of a stripe's block are in use.
+    StripeUse {
+        /// The stripe.
+        stripe: u64,
+        /// The block.
+        block: u8,
+        /// How many.
+        sectors: u32,
+    },
     /// There is a backpointer.
     Backpointer(Bpos, Backpointer),
     /// Counters grow. Unused counters are 0.

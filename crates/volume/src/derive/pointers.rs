@@ -135,6 +135,9 @@ impl<C: Context> Owner<'_, C> {
                 }
                 Share::Stripe => {
                     in_stripe = true;
+                    if let Some(part) = copy.stripe {
+                        out(Implied::StripeUse { stripe: part.idx, block: part.block, sectors });
+                    }
                     if let Some(stripe) = copy.stripe.and_then(|s| self.context.stripe(s.idx)) {
                         let (required, devs) = (stripe.nr_required, stripe.devs);
                         self.replicas_record(self.class, required, devs, sectors.into(), out);

@@ -5,6 +5,7 @@ mod files;
 mod golden_images;
 mod leftovers;
 mod mutations;
+mod newer;
 mod nodes;
 mod snapshots;
 mod space;
