@@ -4,6 +4,7 @@ mod damage;
 mod files;
 mod golden_images;
 mod leftovers;
+mod lists;
 mod mutations;
 mod newer;
 mod nodes;
