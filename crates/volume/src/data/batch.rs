@@ -9,6 +9,10 @@
 //! * anything else: the whole payload in a buffer of the pool, from where it is decoded into the caller's buffer, or into
 //!   another buffer that stays in the cache when only a part of it is wanted.
 //!
+//! What a long read has used up is put out of the page cache of the device at once: the reader has it now, and whoever
+//! mounts has the kernel cache the file, so a second copy would only push out other things. It is also much faster where
+//! taking new memory is dear, as in virtual machines: the pages of one read serve the next one.
+//!
 //! This is the path for sound devices. Whatever goes wrong with a piece, that piece is read again by itself the careful
 //! way ([`super::careful`]), which knows about other copies and parity.
 
@@ -29,6 +33,10 @@ use super::reader::Reader;
 
 /// Pieces in one device read; the system's limit for a vectored read is 1024.
 const SEGMENTS_MAX: usize = 512;
+
+/// A device read of at least this much leaves nothing in the page cache if all of it was wanted. Shorter ones are of small
+/// files, or of somebody who goes about a file in small steps and may come back.
+const DROPPED_BYTES_MIN: u64 = 64 << 10;
 
 impl Plan<'_> {
     /// Reads the range into `buf`, which is as long as the range.
@@ -106,11 +114,11 @@ pub(super) fn device_bytes(replica: &Replica, skip: u64, len: usize) -> (u64, u6
     }
 }
 
-/// Whether the payload of this copy, as it is on disk, is exactly what is wanted once it is verified and decrypted.
+/// Whether all that has to be read of this copy is wanted.
 fn is_all_wanted(replica: &Replica, skip: u64, len: usize) -> bool {
     let crc = &replica.crc;
     let whole = u64::from(crc.uncompressed_size) * SECTOR_BYTES;
-    !crc.is_compressed() && crc.offset == 0 && skip == 0 && len as u64 == whole
+    !crc.is_encoded() || (crc.offset == 0 && skip == 0 && len as u64 == whole)
 }
 
 /// Pieces that are read together.
@@ -137,6 +145,8 @@ struct Segment<'p, 'b> {
     out: &'b mut [u8],
     /// The whole payload; `None` when it is read straight to `out`.
     payload: Option<Buf>,
+    /// All of what is read is wanted.
+    used_up: bool,
 }
 
 impl<'p, 'b> Batch<'p, 'b> {
@@ -159,10 +169,11 @@ impl<'p, 'b> Batch<'p, 'b> {
             self.read()?;
         }
         self.run.get_or_insert(Run { dev, device, start, end: start }).end += len;
-        let straight = !encoded || is_all_wanted(replica, copies.skip, piece.len);
+        let used_up = is_all_wanted(replica, copies.skip, piece.len);
+        let straight = used_up && !replica.crc.is_compressed();
         // The sizes in a crc entry have 13 bits.
         let payload = (!straight).then(|| reader.pool.take(len as usize));
-        self.segments.push(Segment { piece, copies, replica, out, payload });
+        self.segments.push(Segment { piece, copies, replica, out, payload, used_up });
         Ok(())
     }
 
@@ -171,9 +182,13 @@ impl<'p, 'b> Batch<'p, 'b> {
         let Some(run) = self.run.take() else { return Ok(()) };
         let mut segments = std::mem::take(&mut self.segments);
         let reader = self.plan.reader;
-        let read = reader.while_busy(run.dev, run.end - run.start, || read_segments(&run, &mut segments));
+        let len_bytes = run.end - run.start;
+        let read = reader.while_busy(run.dev, len_bytes, || read_segments(&run, &mut segments));
+        if len_bytes >= DROPPED_BYTES_MIN && segments.iter().all(|segment| segment.used_up) {
+            run.device.advise(run.start, len_bytes, Advice::DontNeed);
+        }
         for segment in segments {
-            let Segment { piece, copies, replica, out, payload } = segment;
+            let Segment { piece, copies, replica, out, payload, .. } = segment;
             let mut bad = Vec::new();
             if read.is_ok() {
                 match reader.finish(replica, copies, payload, out) {

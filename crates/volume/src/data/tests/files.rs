@@ -302,7 +302,7 @@ fn a_pointer_may_lead_to_several_shared_extents() {
 #[derive(Debug)]
 struct Advised {
     inner: Arc<dyn Device>,
-    advice: Mutex<Vec<(u64, u64)>>,
+    advice: Mutex<Vec<(Advice, u64, u64)>>,
 }
 
 impl Device for Advised {
@@ -325,8 +325,7 @@ impl Device for Advised {
         self.inner.discard(offset_bytes, len_bytes)
     }
     fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
-        assert_eq!(advice, Advice::WillNeed);
-        self.advice.lock().push((offset_bytes, len_bytes));
+        self.advice.lock().push((advice, offset_bytes, len_bytes));
     }
 }
 
@@ -352,8 +351,28 @@ fn read_ahead_names_what_will_be_read() {
     keys.iter().for_each(|key| plan.add(key.as_key()));
     plan.read_ahead();
     let len = payload.len() as u64;
-    assert_eq!(*device.advice.lock(), [(0, len + 32768), (len + 32768 + 4096, 4 * 512)]);
+    let will_need = |offset, len| (Advice::WillNeed, offset, len);
+    assert_eq!(*device.advice.lock(), [will_need(0, len + 32768), will_need(len + 32768 + 4096, 4 * 512)]);
     assert_eq!(plan.read(&mut vec![0; 77 * 512]), Ok(()));
+}
+
+#[test]
+fn what_a_long_read_uses_up_is_not_kept() {
+    let mut volume = Volume::new(1);
+    let data = text(1, 64 << 10);
+    let sums = Encoding { csum: ChecksumType::Crc32c, ..PLAIN };
+    let (crc, payload) = sums.payload(&data, 4096, None);
+    let mut next = |end| extent(end, 128, &[crc_entry(crc), Entry::Ptr(volume.write(0, &payload))]);
+    let keys = [next(128), next(256)];
+    let device = Arc::new(Advised { inner: volume.devices[0].clone(), advice: Mutex::default() });
+    let reader = volume.reader_of([(0, device.clone() as Arc<dyn Device>)]);
+    let whole = [&data[..], &data[..]].concat();
+    // In part, so somebody may come for the rest.
+    assert_eq!(read(&reader, &keys, 0..100_000).as_deref(), Ok(&whole[..100_000]));
+    assert_eq!(*device.advice.lock(), []);
+    let reader = volume.reader_of([(0, device.clone() as Arc<dyn Device>)]);
+    assert_eq!(read(&reader, &keys, 0..131_072).as_ref(), Ok(&whole));
+    assert_eq!(*device.advice.lock(), [(Advice::DontNeed, 0, 131_072)]);
 }
 
 #[test]
