@@ -76,8 +76,6 @@ faults! {
     BucketField {
         /// Kind of data.
         DataType = ALLOC_KEY_DATA_TYPE_WRONG, "data type";
-        /// Generation.
-        Generation = ALLOC_KEY_GEN_WRONG, "generation";
         /// Sectors of dirty data.
         DirtySectors = ALLOC_KEY_DIRTY_SECTORS_WRONG, "dirty sectors";
         /// Sectors of data in stripes.
