@@ -17,7 +17,7 @@ use frazil_device::{Access, Device, FileDevice, OpenOptions as DeviceOptions};
 use frazil_journal::read::ReadError;
 use frazil_ondisk::superblock::assembly::{Degraded, Insufficient};
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
-use frazil_volume::{JournalView, Notice, OpenError, OpenOptions, Passphrase, Volume};
+use frazil_volume::{JournalView, Notice, OpenError, OpenOptions, Passphrase, Recovery, Volume};
 use zeroize::Zeroizing;
 
 use crate::format::parse_size;
@@ -123,6 +123,11 @@ impl OpenArgs {
     pub(crate) fn volume(&self, paths: &[PathBuf]) -> Result<Volume, Stop> {
         let volume = self.open(paths, frazil_volume::open)?;
         show_notices(volume.notices());
+        if let Recovery::Replayed { first, last, .. } = volume.recovery() {
+            tracing::info!(
+                "it was not shut down cleanly: entries {first} to {last} of its journal are read over the b-trees"
+            );
+        }
         Ok(volume)
     }
 

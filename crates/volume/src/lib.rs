@@ -3,7 +3,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | which devices belong together, may it be read, passphrase, recovery in memory | [`open`](mod@open) |
-//! | what a key implies for space, counters and lists | [`derive`] |
+//! | what a key implies for space, counters and lists | [`mod@derive`] |
 //! | does everything that is stored twice agree | [`mod@check`] |
 //! | how an extent becomes bytes: copies, checksums, decryption, decompression, parity | [`data`] |
 //! | capacity, free space, what it is used for | `usage.rs` |

@@ -106,6 +106,14 @@ fn a_passphrase_is_needed_and_checked() {
 }
 
 #[test]
+fn more_is_said_when_asked() {
+    let opening = Opening::of(&golden::image("08-crash-create"));
+    assert_eq!(errors(&opening.run(&["list", "-n0"], &[])), "");
+    let told = errors(&opening.run(&["-v", "list", "-n0"], &[]));
+    assert!(told.starts_with("note: it was not shut down cleanly: entries "), "{told}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let opening = Opening::of(&golden::image("03-many-files"));
     let mut child =
