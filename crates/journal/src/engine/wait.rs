@@ -163,9 +163,8 @@ impl Journal {
             self.drop_unwritten(st);
             return None;
         }
-        if let Some(seq) = submittable(st, now) {
-            st.entry(seq)?.io.stage = Stage::Writing;
-            return Some(Job::Submit(seq));
+        if let Some(job) = self.claim_write(st, now) {
+            return Some(job);
         }
         if self.close_is_due(st, now) {
             self.close_entry(st);
@@ -173,6 +172,13 @@ impl Journal {
         let entry = st.next_to_write()?;
         entry.phase = Phase::Copying;
         Some(Job::Prepare(entry.seq))
+    }
+
+    /// Takes the oldest entry whose device writes may start.
+    pub(crate) fn claim_write(&self, st: &mut Locked, now: Duration) -> Option<Job> {
+        let seq = submittable(st, now).filter(|_| st.extra.halted.is_none())?;
+        st.entry(seq)?.io.stage = Stage::Writing;
+        Some(Job::Submit(seq))
     }
 
     fn has_work(&self, st: &Locked, now: Duration) -> bool {
@@ -204,7 +210,11 @@ impl Journal {
 
     pub(crate) fn run(&self, job: Job) {
         match job {
-            Job::Prepare(seq) => self.prepare(seq),
+            Job::Prepare(seq) => {
+                if let Some(next) = self.prepare(seq) {
+                    self.run(next);
+                }
+            }
             Job::Submit(seq) => self.submit(seq),
         }
     }

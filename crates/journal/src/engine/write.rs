@@ -17,6 +17,7 @@ use frazil_ondisk::units::{SECTOR_BYTES, Seq};
 use super::core::Phase;
 use super::halt::HaltReason;
 use super::host::{DevSet, EntryImage};
+use super::wait::Job;
 use super::{Guard, Journal, Locked, NoSpace, Stage, Target};
 use crate::sync::Arc;
 
@@ -25,22 +26,27 @@ const NO_SPACE_RETRY_MIN: Duration = Duration::from_millis(10);
 const NO_SPACE_RETRY_MAX: Duration = Duration::from_secs(1);
 
 impl Journal {
-    /// Copies entry `seq` out of its buffer, seals it, and finds its place.
-    pub(crate) fn prepare(&self, seq: u64) {
-        if let Err(reason) = self.try_prepare(seq) {
-            let mut st = self.lock();
-            if let Some(entry) = st.entry(seq) {
-                // Nobody works on it any more: the halt drops it.
-                entry.phase = Phase::Ready;
+    /// Copies entry `seq` out of its buffer, seals it, and finds its place. Returns what is to be done next, usually writing
+    /// it: whoever prepared an entry goes on with it, so that nobody else has to be woken for that.
+    pub(crate) fn prepare(&self, seq: u64) -> Option<Job> {
+        match self.try_prepare(seq) {
+            Ok(next) => next,
+            Err(reason) => {
+                let mut st = self.lock();
+                if let Some(entry) = st.entry(seq) {
+                    // Nobody works on it any more: the halt drops it.
+                    entry.phase = Phase::Ready;
+                }
+                self.halt_locked(st, reason);
+                let mut st = self.lock();
+                self.drop_unwritten(&mut st);
+                self.leave(st);
+                None
             }
-            self.halt_locked(st, reason);
-            let mut st = self.lock();
-            self.drop_unwritten(&mut st);
-            self.leave(st);
         }
     }
 
-    fn try_prepare(&self, seq: u64) -> Result<(), HaltReason> {
+    fn try_prepare(&self, seq: u64) -> Result<Option<Job>, HaltReason> {
         let mut st = self.lock();
         if std::mem::take(&mut st.extra.first_flush_pending) {
             // I18: the superblock says "not clean" before anything else is written; and this entry will be a flush.
@@ -100,7 +106,7 @@ impl Journal {
     }
 
     /// Finds a place on as many devices as there are to be copies (spec 20 §9.10 step 3), and frees the buffer.
-    fn place(&self, seq: u64, bytes: Vec<u8>, empty: bool) -> Result<(), HaltReason> {
+    fn place(&self, seq: u64, bytes: Vec<u8>, empty: bool) -> Result<Option<Job>, HaltReason> {
         let sectors = bytes.len() as u64 / SECTOR_BYTES;
         let mut st = self.lock();
         let targets = loop {
@@ -136,8 +142,9 @@ impl Journal {
         }
         self.renew_flush_requests(&mut st);
         self.update_space(&mut st);
+        let next = self.claim_write(&mut st, self.clock.now());
         self.leave(st);
-        Ok(())
+        Ok(next)
     }
 
     /// Takes a place on each of the best devices. Devices without room move on to their next bucket once.
