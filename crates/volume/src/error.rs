@@ -78,6 +78,14 @@ pub enum OpenError {
         /// How it is known.
         why: Stranger,
     },
+    /// None of the devices given is in use by the volume.
+    #[error("{device} cannot be read: {why}")]
+    LeftOut {
+        /// The device; the first if there are several.
+        device: Arc<str>,
+        /// Why it is not in use.
+        why: LeftOut,
+    },
     /// Too few devices.
     #[error("{0}")]
     Insufficient(Insufficient),

@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use frazil_device::{Access, Device, MemDevice, OpenOptions as DeviceOptions};
-use frazil_ondisk::superblock::assembly::Degraded;
+use frazil_ondisk::superblock::assembly::{Degraded, LeftOut};
+use frazil_ondisk::superblock::members::Member;
+use frazil_ondisk::units::DevIndex;
 use frazil_testing::golden::{self, GoldenImage, State};
+use frazil_volume::open::read_superblock;
 use frazil_volume::{Notice, OpenError, OpenOptions, Passphrase, Recovery, Volume, open};
 use zeroize::Zeroizing;
 
@@ -165,6 +168,22 @@ fn backup_superblocks_are_found() {
     device.write_at(3584, &[0; 512]).expect("memory");
     let refused = open(vec![Arc::new(device)], OpenOptions::default()).err().expect("no copy can be found");
     assert!(refused.to_string().contains("layout at sector 7"), "{refused}");
+}
+
+/// A device that was taken out of its volume, offered alone.
+#[test]
+fn a_removed_device_alone_is_refused() {
+    let device = MemDevice::from_bytes(&golden::image("02-small-tree").bytes().remove(0));
+    let mut superblock = read_superblock(&device).expect("it has a superblock");
+    superblock.dev_idx = DevIndex(1);
+    superblock.nr_devices = 2;
+    let mut members = superblock.members().expect("it has members");
+    members.list.push(Member { uuid: Default::default(), ..members.list[0].clone() });
+    superblock.put_members(&members);
+    let bytes = superblock.encode_copy(superblock.offset).expect("it fits");
+    device.write_at(superblock.offset.0 * 512, &bytes).expect("memory");
+    let refused = open(vec![Arc::new(device)], OpenOptions::default()).err().expect("it is no member");
+    assert!(matches!(refused, OpenError::LeftOut { why: LeftOut::Removed(DevIndex(1)), .. }), "{refused}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn read_layout(device: &dyn Device) -> Result<Layout, SuperblockError> {
     Ok(Layout::decode(&mut Reader::new("layout", &bytes))?)
 }
 
-/// Which superblock counts, and which devices belong to it. Devices left out are noticed.
+/// Which superblock counts, and which devices belong to it: one at least. Devices left out are noticed.
 pub(super) fn belonging(
     candidates: Vec<Candidate>,
     ignore_split_brain: bool,
@@ -93,11 +93,15 @@ pub(super) fn belonging(
     let newest = candidates[assembly.newest].superblock.clone();
     let newest_name = candidates[assembly.newest].device.name().clone();
     let mut online = Vec::new();
+    let mut first_left_out = None;
     for (candidate, verdict) in candidates.into_iter().zip(assembly.verdicts) {
         let device = candidate.device.name().clone();
         match verdict {
             Verdict::Stranger(why) => return Err(OpenError::Stranger { device, newest: newest_name, why }),
-            Verdict::LeftOut(why) => notices.push(Notice::LeftOut { device, why }),
+            Verdict::LeftOut(why) => {
+                first_left_out.get_or_insert_with(|| (device.clone(), why.clone()));
+                notices.push(Notice::LeftOut { device, why });
+            }
             Verdict::Member { stale } => {
                 if stale {
                     notices.push(Notice::Stale { device });
@@ -106,5 +110,8 @@ pub(super) fn belonging(
             }
         }
     }
-    Ok((newest, online))
+    match first_left_out {
+        Some((device, why)) if online.is_empty() => Err(OpenError::LeftOut { device, why }),
+        _ => Ok((newest, online)),
+    }
 }
