@@ -48,7 +48,8 @@ impl ScryptCost {
     /// What the reference's formatter uses: 16 MiB, 16 passes.
     pub const DEFAULT: ScryptCost = ScryptCost { log_n: 14, log_r: 3, log_p: 4 };
 
-    /// At most 1 GiB of memory and 128 times the default's work; more is a damaged or hostile superblock, as is N = 1.
+    /// At most 256 MiB of memory and 8 times the default's work, which take seconds; more is a damaged or hostile superblock, as is
+    /// N = 1. Formatters have only ever used the default.
     fn params(self) -> Result<scrypt::Params> {
         let memory = u32::from(self.log_n) + u32::from(self.log_r);
         let work = memory + u32::from(self.log_p);
@@ -56,7 +57,7 @@ impl ScryptCost {
             let ScryptCost { log_n, log_r, log_p } = self;
             DecodeError::unsupported(WHAT, format!("scrypt with N, r, p = 2^{log_n}, 2^{log_r}, 2^{log_p}"))
         };
-        if self.log_n == 0 || memory > 23 || work > 28 {
+        if self.log_n == 0 || memory > 21 || work > 24 {
             return Err(refused());
         }
         scrypt::Params::new(self.log_n as u8, 1 << self.log_r, 1 << self.log_p).map_err(|_| refused())
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn absurd_costs_and_unknown_derivations_are_refused() {
-        for kdf_flags in [0, 60, 14 | 20 << 16, 14 | 3 << 16 | 12 << 32, u64::MAX] {
+        for kdf_flags in [0, 60, 14 | 20 << 16, 19 | 3 << 16, 14 | 3 << 16 | 8 << 32, u64::MAX] {
             let crypt = Crypt { kdf_flags, ..real_section() };
             let result = crypt.unlock(Some(b"correct horse"), &UUID);
             assert!(
