@@ -112,6 +112,16 @@ fn used(journal: &Journal) -> Vec<u64> {
 
 const LAST_BYTE_OF_KEY: u64 = 56 + 8 + 47;
 
+/// No number follows it; the volume's mutation test found an overflow.
+#[test]
+fn the_largest_number_there_is_can_be_read() {
+    let v = volume(1);
+    v.fill(0, &[(7, Some(7)), (u64::MAX, Some(u64::MAX))]);
+    let journal = v.read(false).unwrap();
+    assert_eq!(used(&journal), [u64::MAX]);
+    assert!(journal.unreliable().is_empty());
+}
+
 #[test]
 fn replay_covers_the_newest_flush_entrys_range_and_drops_what_follows() {
     let v = volume(1);

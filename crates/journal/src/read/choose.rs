@@ -151,7 +151,8 @@ fn report_missing(
         for (start, end) in uncovered(want, present, blacklist) {
             problems.push(Problem::Missing { missing: Seq(start)..=Seq(end - 1) });
         }
-        want = present + 1;
+        // A hostile number may be the last there is.
+        want = present.saturating_add(1);
     }
 }
 

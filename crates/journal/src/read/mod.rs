@@ -182,7 +182,7 @@ impl Journal {
     /// Numbers that must be ignored wherever they occur, and never be used again: everything after the newest flush entry
     /// (spec 20 §6). A b-tree node's bset with such a number is newer than what the journal can vouch for (I8).
     pub fn unreliable(&self) -> Range<Seq> {
-        Seq(self.newest_flush.0 + 1)..self.next_seq
+        Seq(self.newest_flush.0.saturating_add(1))..self.next_seq
     }
 }
 
