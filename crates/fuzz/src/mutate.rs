@@ -23,6 +23,11 @@ const EDGES: [u64; 14] = [
 /// Longest result, so that repeated growth stays small.
 const LEN_MAX: usize = 1 << 20;
 
+/// A number that finds mistakes: at the edge of what a field holds, or any.
+pub fn number(rng: &mut Rng) -> u64 {
+    if rng.bool() { EDGES[rng.usize(..EDGES.len())] } else { rng.u64(..) }
+}
+
 /// Damages `bytes` in one to eight places; `other` is another input to take pieces from.
 pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
     for _ in 0..rng.usize(1..=8) {
@@ -68,9 +73,8 @@ fn flip_bit(bytes: &mut [u8], rng: &mut Rng) {
 
 fn set_field(bytes: &mut [u8], rng: &mut Rng) {
     if let Some(range) = field(bytes, rng) {
-        let value = if rng.bool() { EDGES[rng.usize(..EDGES.len())] } else { rng.u64(..) };
         let width = range.len();
-        bytes[range].copy_from_slice(&value.to_le_bytes()[..width]);
+        bytes[range].copy_from_slice(&number(rng).to_le_bytes()[..width]);
     }
 }
 
