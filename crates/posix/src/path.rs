@@ -3,6 +3,8 @@
 //! An inode remembers one directory entry that names it (spec 40 §3.7). For directories that is the only one, so ".." is exact;
 //! a file with several names may remember any of them, or none. Paths found this way are for people.
 
+use std::collections::HashSet;
+
 use frazil_ondisk::values::dirent::Dirent;
 use frazil_ondisk::values::inode::Inode;
 use frazil_ondisk::{Bpos, BtreeId, KeyType};
@@ -32,10 +34,12 @@ impl Namespace {
     pub(crate) fn path_of(&self, node: NodeId) -> Vec<u8> {
         // Names from the last to the first.
         let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut been = HashSet::new();
         let mut at = node;
         while at != NodeId::ROOT {
             match self.name_of(at) {
-                Some((holder, name)) if names.len() < DEPTH_MAX => {
+                // On a damaged volume the way up may be a loop, and this may be asked for every entry of a directory.
+                Some((holder, name)) if names.len() < DEPTH_MAX && been.insert(at) => {
                     names.push(name);
                     at = holder;
                 }

@@ -38,7 +38,8 @@ fn a_lost_way_begins_with_the_inode() {
     assert!(matches!(names.parent(node(9999)), Err(Error::Stale(_))));
 }
 
-/// Two directories that hold each other.
+/// Two directories that hold each other. The path ends where it would repeat itself: it may be wanted for every entry of a large
+/// directory.
 #[test]
 fn a_loop_ends() {
     let mut keys = Keys::volume();
@@ -47,6 +48,5 @@ fn a_loop_ends() {
         keys.inode(Inum(child), SNAPSHOT, &up);
         keys.dirent(Inum(dir), SNAPSHOT, &entry(b"x", Inum(child), FileType::DIR));
     }
-    let path = keys.namespace(&ONE).path_of(node(5000));
-    assert!(path.starts_with(b"<inode ") && path.ends_with(b"/x/x"));
+    assert_eq!(keys.namespace(&ONE).path_of(node(5000)), b"<inode 5000>/x/x");
 }
