@@ -80,7 +80,9 @@ fn measure(threads: usize, work: u64) -> f64 {
 
 #[inline(never)]
 fn one(journal: &Journal, n: u64, work: u64) {
-    (0..work).for_each(|i| drop(std::hint::black_box(i)));
+    (0..work).for_each(|i| {
+        std::hint::black_box(i);
+    });
     let mut res = journal.reserve(WORDS, Watermark::Normal, Wait::Forever).expect("there is room");
     res.push_entry(EntryType::BTREE_KEYS, BtreeId(0), 0, &[n, 1, 2, 3, 4, 5, 6, 7]);
 }
