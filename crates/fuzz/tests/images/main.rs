@@ -175,7 +175,8 @@ macro_rules! images {
 images! {
     small_tree: "02-small-tree", 300;
     compressed: "05-compress-zstd", 300;
-    encrypted: "07-encrypted", 300;
+    other_checksums: "04-csum-meta-xxhash-data-crc32c", 150;
+    quotas: "14-usrquota", 150;
     crash_create: "08-crash-create", 100;
     crash_encrypted: "08-crash-encrypted", 100;
     tiered: "09-multi-tiered", 300;
