@@ -1,5 +1,4 @@
-//! Block devices, by way of loop devices. Needs root and a kernel with loop devices; elsewhere these tests say that they
-//! were skipped.
+//! Block devices, by way of loop devices. Needs root, a kernel with loop devices, and mkfs.ext4; fails without.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -32,52 +31,34 @@ struct Loop {
 }
 
 impl Loop {
-    /// `None` where loop devices cannot be made.
-    fn new(extra: &[&str]) -> Option<Loop> {
+    fn new(extra: &[&str]) -> Loop {
         Loop::in_dir(TempDir::new().unwrap(), false, extra)
     }
 
     /// The file below has room for this much only.
-    fn with_room_for(bytes: u64) -> Option<Loop> {
+    fn with_room_for(bytes: u64) -> Loop {
         let dir = TempDir::new().unwrap();
         let options = format!("size={bytes}");
-        match run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", dir.path().to_str().unwrap()]) {
-            Ok(_) => Loop::in_dir(dir, true, &[]),
-            Err(why) => {
-                eprintln!("skipped: {why}");
-                None
-            }
-        }
+        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", dir.path().to_str().unwrap()]).unwrap();
+        Loop::in_dir(dir, true, &[])
     }
 
-    fn in_dir(dir: TempDir, cramped: bool, extra: &[&str]) -> Option<Loop> {
+    fn in_dir(dir: TempDir, cramped: bool, extra: &[&str]) -> Loop {
         let image = dir.path().join("image");
         fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
         let args = [&["--find", "--show"], extra, &[image.to_str().unwrap()]].concat();
-        match run("losetup", &args) {
-            Ok(node) => Some(Loop { node: node.into(), image, dir, mounted: false, cramped }),
-            Err(why) => {
-                eprintln!("skipped: {why}");
-                if cramped {
-                    run("umount", &[dir.path().to_str().unwrap()]).unwrap();
-                }
-                None
-            }
-        }
+        let node = run("losetup", &args).unwrap().into();
+        Loop { node, image, dir, mounted: false, cramped }
     }
 
-    /// Makes an ext4 and mounts it with these options. False where that cannot be done.
-    fn mount(&mut self, options: &str) -> bool {
+    /// Makes an ext4 and mounts it with these options.
+    fn mount(&mut self, options: &str) {
         let dir = self.mount_point();
         fs::create_dir_all(&dir).unwrap();
         let node = self.node.to_str().unwrap();
-        let made = run("mkfs.ext4", &["-q", node])
-            .and_then(|_| run("mount", &["-t", "ext4", "-o", options, node, dir.to_str().unwrap()]));
-        self.mounted = made.is_ok();
-        if let Err(why) = made {
-            eprintln!("skipped: {why}");
-        }
-        self.mounted
+        run("mkfs.ext4", &["-q", node]).unwrap();
+        run("mount", &["-t", "ext4", "-o", options, node, dir.to_str().unwrap()]).unwrap();
+        self.mounted = true;
     }
 
     fn mount_point(&self) -> PathBuf {
@@ -118,7 +99,7 @@ fn assert_mounted_there(opened: Result<FileDevice, Error>, dir: &Path) {
 
 #[test]
 fn reads_writes_zeroes_and_discards() {
-    let Some(loop_device) = Loop::new(&["--sector-size", "4096"]) else { return };
+    let loop_device = Loop::new(&["--sector-size", "4096"]);
     let device = open(&loop_device.node, Access::ReadWrite).unwrap();
     assert!(device.is_block_device());
     assert_eq!((device.size_bytes(), device.logical_block_bytes()), (SIZE, 4096));
@@ -147,10 +128,8 @@ fn reads_writes_zeroes_and_discards() {
 
 #[test]
 fn a_mounted_device_is_refused_with_its_mount_point() {
-    let Some(mut loop_device) = Loop::new(&[]) else { return };
-    if !loop_device.mount("rw") {
-        return;
-    }
+    let mut loop_device = Loop::new(&[]);
+    loop_device.mount("rw");
     let (node, image, dir) = (&loop_device.node, &loop_device.image, &loop_device.mount_point());
     for access in [Access::ReadWrite, Access::ReadOnly] {
         assert_mounted_there(open(node, access), dir);
@@ -160,7 +139,7 @@ fn a_mounted_device_is_refused_with_its_mount_point() {
     assert!(open(node, Access::Peek).is_ok() && open(image, Access::Peek).is_ok());
 
     loop_device.unmount();
-    assert!(loop_device.mount("ro"));
+    loop_device.mount("ro");
     let (node, image) = (&loop_device.node, &loop_device.image);
     for path in [node, image] {
         assert!(open(path, Access::ReadOnly).is_ok());
@@ -172,10 +151,8 @@ fn a_mounted_device_is_refused_with_its_mount_point() {
 
 #[test]
 fn the_kernel_cannot_mount_what_is_open_for_writing() {
-    let Some(mut loop_device) = Loop::new(&[]) else { return };
-    if !loop_device.mount("rw") {
-        return;
-    }
+    let mut loop_device = Loop::new(&[]);
+    loop_device.mount("rw");
     loop_device.unmount();
     let device = open(&loop_device.node, Access::ReadWrite).unwrap();
     let err = open(&loop_device.node, Access::ReadOnly).unwrap_err();
@@ -190,7 +167,7 @@ fn the_kernel_cannot_mount_what_is_open_for_writing() {
 
 #[test]
 fn a_failed_flush_is_never_forgotten() {
-    let Some(loop_device) = Loop::with_room_for(4 << 20) else { return };
+    let loop_device = Loop::with_room_for(4 << 20);
     let device = open(&loop_device.node, Access::ReadWrite).unwrap();
     device.write_fua_at(0, &[1; 4096]).unwrap();
     // The page cache takes it; the storage below cannot.
@@ -210,7 +187,7 @@ fn a_failed_flush_is_never_forgotten() {
 
 #[test]
 fn a_full_file_system_below_an_image_is_no_space() {
-    let Some(loop_device) = Loop::with_room_for(4 << 20) else { return };
+    let loop_device = Loop::with_room_for(4 << 20);
     // Past the loop device, straight to the sparse file.
     let device = open(&loop_device.image, Access::ReadWrite).unwrap();
     assert!(device.write_at(0, &vec![2; 8 << 20]).unwrap_err().is_no_space());
