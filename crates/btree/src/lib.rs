@@ -51,6 +51,7 @@ mod testing;
 mod tests;
 mod trees;
 mod view;
+pub mod write;
 
 pub use cache::CacheStats;
 pub use cursor::Cursor;
