@@ -7,6 +7,7 @@
 //! | does everything that is stored twice agree | [`mod@check`] |
 //! | how an extent becomes bytes: copies, checksums, decryption, decompression, parity | [`data`] |
 //! | capacity, free space, what it is used for | `usage.rs` |
+//! | changing it: what follows from a commit, finding room | [`mod@write`] |
 //! | why a volume is refused, and what is noticed | `error.rs` |
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod error;
 pub mod open;
 mod usage;
 mod volume;
+pub mod write;
 
 pub use error::{Notice, OpenError, SuperblockError};
 pub use open::{JournalView, OpenOptions, Passphrase, Recovery, open};
