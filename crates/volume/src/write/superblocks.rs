@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use frazil_btree::write::CommitError;
+use frazil_ondisk::superblock::bitmap::BtreeBitmap;
 use frazil_ondisk::superblock::sections::replicas::ReplicasEntry;
 use frazil_ondisk::units::{DevIndex, Sectors};
 
@@ -22,10 +23,10 @@ pub trait Superblocks: Send + Sync {
     /// If a superblock cannot be written.
     fn mark_replicas(&self, entry: &ReplicasEntry) -> Result<(), CommitError>;
 
-    /// Whether a device's bitmap of b-tree nodes on stable storage covers the sectors. Must not wait.
-    fn has_btree_nodes(&self, dev: DevIndex, sectors: &Range<Sectors>) -> bool;
+    /// A device's map of where b-tree nodes may be, as it is on stable storage; empty if there is no such device. Must not wait.
+    fn btree_bitmap(&self, dev: DevIndex) -> BtreeBitmap;
 
-    /// Adds sectors to a device's bitmap of b-tree nodes and returns when it is on stable storage. Nothing happens if they are there.
+    /// Adds sectors to a device's map of b-tree nodes and returns when it is on stable storage. Nothing happens if they are there.
     ///
     /// # Errors
     /// If a superblock cannot be written.
