@@ -3,6 +3,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | which devices belong together, may it be read, passphrase, recovery in memory | [`open`](mod@open) |
+//! | how a new volume is made, empty or filled in one go | [`mod@build`] |
 //! | what a key implies for space, counters and lists | [`mod@derive`] |
 //! | does everything that is stored twice agree | [`mod@check`] |
 //! | how an extent becomes bytes: copies, checksums, decryption, decompression, parity | [`data`] |
@@ -12,10 +13,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod check;
 pub mod data;
 pub mod derive;
 mod error;
+pub mod initial;
 pub mod open;
 mod usage;
 mod volume;
