@@ -31,6 +31,7 @@
 //! | checksums, encryption, compression | `decode.rs`, `lz4.rs` |
 //! | what happens when a copy is bad | `careful.rs` |
 //! | parity | `stripe.rs`, `galois.rs` |
+//! | the other way: how bytes of a file become payloads | `encode/` |
 //! | memory that is used again | `buffer.rs`, `cache.rs` |
 
 mod batch;
@@ -39,6 +40,7 @@ mod cache;
 mod careful;
 mod choose;
 mod decode;
+pub mod encode;
 mod error;
 mod galois;
 mod lz4;

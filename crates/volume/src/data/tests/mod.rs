@@ -1,6 +1,7 @@
 //! Volumes in memory with data written by hand, to be read back.
 
 mod damage;
+mod encoder;
 mod encodings;
 mod files;
 mod lost_nodes;
