@@ -13,6 +13,8 @@
 //! | folding names of directories that ignore case | `fold.rs` |
 //! | reading files, holes | `file.rs` |
 //! | extended attributes, access control lists, options of inodes | `xattr.rs` |
+//! | making inodes, names and attributes | `make.rs` |
+//! | filling a new volume from a directory or a tar archive | `fill/` |
 //! | subvolumes | `subvol.rs` |
 //! | "..", and paths for people | `path.rs` |
 //! | operations that a crash interrupted | `unfinished.rs` |
@@ -24,9 +26,11 @@ mod attr;
 mod dir;
 mod error;
 mod file;
+pub mod fill;
 mod fold;
 mod fs;
 mod hashed;
+pub mod make;
 mod namespace;
 mod path;
 mod subvol;

@@ -11,6 +11,7 @@
 //! | know every key of a b-tree as the reference prints it | [`golden::GoldenImage::listing`], [`listing`] |
 //! | compare what our code sees with the manifest | [`compare`] |
 //! | make random choices that can be replayed | [`seed::for_each_seed`] |
+//! | have a tree with some of everything | [`sample`] |
 //! | see a mounted or exported directory the same way | [`observe`] |
 //!
 //! Everything here is for tests: a missing or damaged image is not an error to handle but a panic that says what
@@ -23,6 +24,7 @@ pub mod golden;
 pub mod listing;
 pub mod manifest;
 pub mod observe;
+pub mod sample;
 pub mod seed;
 mod unpack;
 

@@ -165,6 +165,11 @@ impl Builder {
         BVersion { hi: 0, lo: self.key_version }
     }
 
+    /// Counts all versions below this one as given out: who encrypts on several threads deals them out itself, beginning with 1.
+    pub fn use_versions_below(&mut self, version: u64) {
+        self.key_version = self.key_version.max(version.saturating_sub(1));
+    }
+
     /// Sets features that the keys alone do not show, such as those of compression options of single inodes (spec 10 §6.1).
     pub fn require(&mut self, features: Features) {
         self.features = self.features.union(features);
