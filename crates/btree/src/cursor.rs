@@ -20,6 +20,8 @@ use frazil_ondisk::{Bpos, BtreeId, Key};
 use crate::error::{Result, Span};
 use crate::handle::KeyHandle;
 use crate::node::Node;
+use crate::overlay::LevelKeys;
+use crate::reads::{ReadId, Reads};
 use crate::trees::Btrees;
 use crate::view::{KeyRef, MergedView};
 
@@ -38,6 +40,18 @@ pub struct Cursor<'t> {
     current: Option<KeyRef>,
     /// The range of the last failure, and whether the step went forward.
     bad: Option<(Span, bool)>,
+    lens: Lens<'t>,
+    /// What is noted of the node it is in.
+    reading: Option<ReadId>,
+}
+
+/// How a transaction looks at the trees.
+#[derive(Clone, Default)]
+pub(crate) struct Lens<'t> {
+    /// What it is about to change at this level lies over what is there.
+    pub(crate) pending: Option<LevelKeys>,
+    /// Where it notes what it looks at.
+    pub(crate) reads: Option<&'t Reads>,
 }
 
 /// Where a cursor stands.
@@ -67,12 +81,18 @@ fn limits(range: impl RangeBounds<Bpos>) -> Option<(Bpos, Bpos)> {
 }
 
 impl<'t> Cursor<'t> {
-    pub(crate) fn new(trees: &'t Btrees, btree: BtreeId, level: u8, range: impl RangeBounds<Bpos>) -> Self {
+    pub(crate) fn new(
+        trees: &'t Btrees,
+        btree: BtreeId,
+        level: u8,
+        range: impl RangeBounds<Bpos>,
+        lens: Lens<'t>,
+    ) -> Self {
         let (min, max, at) = match limits(range) {
             Some((min, max)) => (min, max, At::Before(min)),
             None => (Bpos::MAX, Bpos::MIN, At::End),
         };
-        Self { trees, btree, level, min, max, at, current: None, bad: None }
+        Self { trees, btree, level, min, max, at, current: None, bad: None, lens, reading: None }
     }
 
     /// Moves in front of the first key at or above `pos`, but not out of the range.
@@ -84,7 +104,11 @@ impl<'t> Cursor<'t> {
         }
         let pos = pos.max(self.min);
         match &mut self.at {
-            At::Leaf { view, min, max } if *min <= pos && pos <= *max => view.seek(pos),
+            // A jump within a node skips keys; they count as looked at.
+            At::Leaf { view, min, max } if *min <= pos && pos <= *max => {
+                view.seek(pos);
+                self.note(pos);
+            }
             at => *at = At::Before(pos),
         }
     }
@@ -163,6 +187,9 @@ impl<'t> Cursor<'t> {
             && let Some(at) = view.next()
         {
             self.current = Some(at);
+            if self.reading.is_some() {
+                self.note_step();
+            }
             return Ok(true);
         }
         self.next_leaf()
@@ -178,8 +205,11 @@ impl<'t> Cursor<'t> {
                 At::Leaf { view, max, .. } => {
                     self.current = view.next();
                     if self.current.is_some() {
+                        self.note_step();
                         return Ok(true);
                     }
+                    let max = *max;
+                    self.note(max);
                     match max.successor() {
                         Some(behind) if behind <= self.max => behind,
                         _ => return Ok(false),
@@ -209,9 +239,12 @@ impl<'t> Cursor<'t> {
                 At::Leaf { view, min, .. } => {
                     self.current = view.prev();
                     if self.current.is_some() {
+                        self.note_step();
                         return Ok(true);
                     }
-                    Some(*min)
+                    let min = *min;
+                    self.note(min);
+                    Some(min)
                 }
             };
             let to = match before {
@@ -231,6 +264,20 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// Notes that the current key was looked at.
+    fn note_step(&self) {
+        if let Some(pos) = self.pos() {
+            self.note(pos);
+        }
+    }
+
+    /// Notes that everything up to `pos` in the current node was looked at.
+    fn note(&self, pos: Bpos) {
+        if let (Some(reads), Some(reading)) = (self.lens.reads, self.reading) {
+            reads.extend(reading, pos);
+        }
+    }
+
     /// Moves into the node that covers `pos`, in front of its first key in the range. Who walks from node to node
     /// (`sequential`) will want the one behind it.
     fn enter(&mut self, pos: Bpos, forward: bool, sequential: bool) -> Result<()> {
@@ -238,8 +285,13 @@ impl<'t> Cursor<'t> {
         match self.trees.descend_and(self.btree, pos, self.level, sequential) {
             Ok(place) => {
                 let (min, max) = (place.span.min.max(self.min), place.span.max.min(self.max));
-                let overlay = self.trees.overlay(self.btree, self.level);
-                self.at = At::Leaf { view: MergedView::new(place.node, overlay, min, max), min, max };
+                let overlay = self.lens.pending.as_ref().or(self.trees.overlay(self.btree, self.level));
+                let node = place.cell.as_ref().map(|cell| cell.load());
+                self.reading = self.lens.reads.map(|reads| {
+                    let change = node.as_ref().map_or(0, |node| node.change());
+                    reads.add(self.btree, place.cell, change, (pos, pos))
+                });
+                self.at = At::Leaf { view: MergedView::new(node, overlay, min, max), min, max };
                 Ok(())
             }
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use frazil_ondisk::Key;
+use frazil_ondisk::{Bpos, Key, KeyBuf};
 
 use crate::node::Node;
 use crate::overlay::LevelKeys;
@@ -16,12 +16,25 @@ pub struct KeyHandle(Inner);
 #[derive(Clone)]
 enum Inner {
     Node(Arc<Node>, usize),
+    Owned(Arc<KeyBuf>),
     Overlay(LevelKeys, usize),
 }
 
 impl KeyHandle {
     pub(crate) fn in_node(node: Arc<Node>, i: usize) -> Self {
         Self(Inner::Node(node, i))
+    }
+
+    /// The key of a version exactly at `pos`.
+    pub(crate) fn find(node: Arc<Node>, pos: Bpos) -> Option<Self> {
+        if let Some(entry) = node.delta().find(pos) {
+            return entry.is_live().then(|| Self::owned(Arc::clone(&entry.key)));
+        }
+        node.keys().find(pos).map(|i| Self::in_node(node, i))
+    }
+
+    pub(crate) fn owned(key: Arc<KeyBuf>) -> Self {
+        Self(Inner::Owned(key))
     }
 
     pub(crate) fn in_overlay(keys: LevelKeys, j: usize) -> Self {
@@ -33,6 +46,7 @@ impl KeyHandle {
     pub fn key(&self) -> Key<'_> {
         match &self.0 {
             Inner::Node(node, i) => node.keys().get(*i),
+            Inner::Owned(key) => key.as_key(),
             Inner::Overlay(keys, j) => keys.get(*j),
         }
     }

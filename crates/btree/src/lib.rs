@@ -35,13 +35,16 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod cell;
 mod cursor;
+mod delta;
 mod error;
 mod handle;
 mod node;
 mod node_store;
 mod overlay;
 mod ptr;
+mod reads;
 mod snapshot_cursor;
 mod snapshots;
 mod source;

@@ -155,6 +155,8 @@ impl NodeSource for NodeStore {
         Ok(LoadedNode {
             min: node.header.min_key,
             max: node.header.max_key,
+            counter: node.header.counter,
+            written: node.sectors,
             keys: node.keys,
             problems: failures.chain(problems.into_iter().map(ProblemKind::Node)).collect(),
         })

@@ -24,6 +24,7 @@ use crate::error::{Result, Span};
 use crate::handle::KeyHandle;
 use crate::snapshots::View;
 use crate::trees::Btrees;
+use crate::view::MergedView;
 
 /// After so many hidden keys in a row a search is cheaper than more steps.
 const STEPS_BEFORE_SEARCH: u32 = 8;
@@ -67,48 +68,67 @@ impl Btrees {
     pub fn get_visible(&self, btree: BtreeId, pos: Bpos, view: &View) -> Result<Option<KeyHandle>> {
         // Ancestors have larger ids, so nothing below the snapshot's own can be the one.
         let (from, to) = (pos.with_snapshot(view.id().0), pos.with_snapshot(u32::MAX));
-        if self.overlay(btree, 0).is_none() {
-            let place = self.descend(btree, from, 0)?;
-            let Some(node) = place.node else { return Ok(None) };
-            let keys = node.keys();
-            let begin = keys.lower_bound(from);
-            let slot = (begin..keys.len()).map(|i| (i, keys.pos(i))).take_while(|(_, pos)| *pos <= to);
-            let nearest = slot.map(|(i, pos)| (i, pos.snapshot)).find(|(_, snapshot)| view.sees(*snapshot));
-            if let Some((i, _)) = nearest {
-                let live = !keys.raw(i).ty().is_snapshot_whiteout();
-                return Ok(live.then(|| KeyHandle::in_node(node, i)));
-            }
-            if to <= place.span.max {
-                return Ok(None);
+        let place = self.descend(btree, from, 0)?;
+        let node = place.cell.map(|cell| cell.load());
+        let mut view_of_node = MergedView::new(node, self.overlay(btree, 0), from, to.min(place.span.max));
+        while let Some(at) = view_of_node.next() {
+            if view.sees(view_of_node.pos(at).snapshot) {
+                let live = !view_of_node.key(at).k.ty.is_snapshot_whiteout();
+                return Ok(live.then(|| view_of_node.handle(at)));
             }
         }
-        let mut raw = self.cursor(btree, from..=to);
-        while let Some(key) = raw.next()? {
-            if view.sees(key.k.pos.snapshot) {
-                let live = !key.k.ty.is_snapshot_whiteout();
-                return Ok(if live { raw.handle() } else { None });
-            }
+        if to <= place.span.max {
+            return Ok(None);
         }
-        Ok(None)
+        nearest_visible(self.cursor(btree, from..=to), view)
     }
 
     /// A cursor over what a snapshot sees within a range of (inode, offset), in front of the first; the snapshots in
     /// `range` mean nothing.
     pub fn visible(&self, btree: BtreeId, view: &View, range: Range<Bpos>) -> SnapshotCursor<'_> {
-        let raw = self.cursor(btree, range.start.with_snapshot(0)..range.end.with_snapshot(0));
-        SnapshotCursor { raw, view: view.clone(), sectors_end: None, passed: None, current: Current::None }
+        SnapshotCursor::new(view, range, |range| self.cursor(btree, range))
     }
 
     /// A cursor over the extents of a file that a snapshot sees and that share a sector with `sectors`, in front of the
     /// first.
     pub fn visible_extents(&self, view: &View, inode: Inum, sectors: Range<u64>) -> SnapshotCursor<'_> {
+        SnapshotCursor::of_extents(view, inode, sectors, |range| self.cursor(BtreeId::EXTENTS, range))
+    }
+}
+
+/// What a snapshot sees among the keys of one (inode, offset), which the cursor is in front of.
+pub(crate) fn nearest_visible(mut raw: Cursor<'_>, view: &View) -> Result<Option<KeyHandle>> {
+    while let Some(key) = raw.next()? {
+        if view.sees(key.k.pos.snapshot) {
+            let live = !key.k.ty.is_snapshot_whiteout();
+            return Ok(if live { raw.handle() } else { None });
+        }
+    }
+    Ok(None)
+}
+
+impl<'t> SnapshotCursor<'t> {
+    /// See [`Btrees::visible`]; `cursor` makes the plain cursor beneath.
+    pub(crate) fn new(
+        view: &View,
+        range: Range<Bpos>,
+        cursor: impl FnOnce(Range<Bpos>) -> Cursor<'t>,
+    ) -> Self {
+        let raw = cursor(range.start.with_snapshot(0)..range.end.with_snapshot(0));
+        SnapshotCursor { raw, view: view.clone(), sectors_end: None, passed: None, current: Current::None }
+    }
+
+    /// See [`Btrees::visible_extents`]; `cursor` makes the plain cursor beneath.
+    pub(crate) fn of_extents(
+        view: &View,
+        inode: Inum,
+        sectors: Range<u64>,
+        cursor: impl FnOnce(Range<Bpos>) -> Cursor<'t>,
+    ) -> Self {
         let min = Bpos::new(inode.0, sectors.start, u32::MAX).successor().unwrap_or(Bpos::MAX);
-        let max = Bpos::new(inode.0, u64::MAX, u32::MAX);
-        let raw = if sectors.is_empty() {
-            self.cursor(BtreeId::EXTENTS, min..min)
-        } else {
-            self.cursor(BtreeId::EXTENTS, min..=max)
-        };
+        // Behind all extents of the file: their snapshots are below this one's successor.
+        let end = Bpos::new(inode.0, u64::MAX, u32::MAX).successor().unwrap_or(Bpos::MAX);
+        let raw = cursor(if sectors.is_empty() { min..min } else { min..end });
         let sectors_end = Some(sectors.end);
         SnapshotCursor { raw, view: view.clone(), sectors_end, passed: None, current: Current::None }
     }

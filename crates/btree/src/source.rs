@@ -2,6 +2,7 @@
 
 use frazil_ondisk::Bpos;
 use frazil_ondisk::node::{NodePtr, SortedKeys};
+use frazil_ondisk::units::Sectors;
 
 use crate::error::{ProblemKind, Result, Span};
 
@@ -11,6 +12,10 @@ pub struct LoadedNode {
     pub min: Bpos,
     /// Last position it covers; the pointer's.
     pub max: Bpos,
+    /// Generation in its lineage of splits, merges and rewrites (spec 30 §5.1).
+    pub counter: u32,
+    /// Sectors of its area that are written.
+    pub written: Sectors,
     /// Its keys, all within `min..=max`.
     pub keys: SortedKeys,
     /// What is wrong with it and did not prevent reading it.

@@ -194,6 +194,13 @@ impl NodeSource for Forest {
         };
         let mut keys = SortedKeysBuilder::with_capacity(KeyFormat::FULL_POSITION, node.keys.len(), 0);
         node.keys.iter().for_each(|k| keys.push(k.as_key()));
-        Ok(LoadedNode { min: node.min, max: node.max, keys: keys.finish(), problems: Vec::new() })
+        Ok(LoadedNode {
+            min: node.min,
+            max: node.max,
+            counter: 0,
+            written: Sectors(8),
+            keys: keys.finish(),
+            problems: Vec::new(),
+        })
     }
 }

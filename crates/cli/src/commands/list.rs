@@ -128,7 +128,7 @@ impl Listing<'_> {
         if !self.args.btrees.is_empty() {
             return self.args.btrees.clone();
         }
-        let there = self.volume.btrees().roots().map(|(btree, _)| btree);
+        let there = self.volume.btrees().roots().into_keys();
         let mut all: Vec<BtreeId> = BtreeId::known().chain(there).collect();
         all.sort_unstable();
         all.dedup();
@@ -168,11 +168,11 @@ impl Listing<'_> {
         let volume = self.volume;
         let Some(Root::At { level: top, key: root }) = volume.btrees().root(btree) else { return Ok(()) };
         let wanted = |level: u8| self.args.level.is_none_or(|only| only == level);
-        let levels = (0..*top).filter(|&level| wanted(level));
+        let levels = (0..top).filter(|&level| wanted(level));
         let mut levels: Vec<_> = levels
             .map(|level| (level, volume.btrees().level_cursor(btree, level + 1, self.range())))
             .collect();
-        let root_wanted = wanted(*top) && self.range().contains(&root.k.pos);
+        let root_wanted = wanted(top) && self.range().contains(&root.k.pos);
         let mut next: Vec<Option<KeyHandle>> =
             levels.iter_mut().map(|(_, cursor)| self.next(cursor)).collect();
         while self.left > 0 {
@@ -185,7 +185,7 @@ impl Listing<'_> {
             next[i] = self.next(&mut levels[i].1);
         }
         if root_wanted && self.left > 0 {
-            self.key(name, *top, root.as_key(), heading, out)?;
+            self.key(name, top, root.as_key(), heading, out)?;
         }
         Ok(())
     }

@@ -129,8 +129,8 @@ impl Image {
     fn find_nodes(&mut self, volume: &Volume) {
         for (btree, root) in volume.btrees().roots() {
             let Root::At { level: top, key } = root else { continue };
-            self.add_node(volume, btree, *top, key.as_key());
-            for level in 0..*top {
+            self.add_node(volume, btree, top, key.as_key());
+            for level in 0..top {
                 let mut pointers = volume.btrees().level_cursor(btree, level + 1, ..);
                 while let Some(pointer) = pointers.next().unwrap() {
                     self.add_node(volume, btree, level, pointer);

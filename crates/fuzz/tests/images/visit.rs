@@ -256,12 +256,12 @@ fn show_btrees(volume: &Volume, focus: &Focus<'_>, rng: &mut Rng, seen: &mut See
     let context =
         Context { superblock: volume.superblock(), members: volume.members(), btrees: Some(btrees) };
     seen.ok(volume.usage());
-    let all: Vec<BtreeId> = BtreeId::known().chain(btrees.roots().map(|(btree, _)| btree)).collect();
+    let all: Vec<BtreeId> = BtreeId::known().chain(btrees.roots().into_keys()).collect();
     let mut wanted = focus.btrees.clone();
     wanted.extend(rng.choice(&all));
     for btree in wanted {
         let top = match btrees.root(btree) {
-            Some(Root::At { level, .. }) => *level,
+            Some(Root::At { level, .. }) => level,
             _ => 0,
         };
         for level in 0..=top.min(frazil_btree::LEVEL_MAX) {

@@ -332,6 +332,11 @@ impl<'j> Reservation<'j> {
         self.journal
     }
 
+    /// Where in the entry the next word goes: no two reservations of an entry ever see the same, and who commits later sees a larger one.
+    pub fn next_word(&self) -> u32 {
+        self.next
+    }
+
     /// Words not filled yet.
     pub fn words_left(&self) -> u32 {
         self.end - self.next

@@ -128,7 +128,7 @@ fn owner(check: &mut Check<'_>, value: Backpointer) -> Option<KeyBuf> {
     if let Some(Root::At { level: root, key }) = check.btrees().root(btree)
         && root.checked_add(1) == Some(level)
     {
-        return (key.k.pos == pos).then(|| key.clone());
+        return (key.k.pos == pos).then_some(key);
     }
     let mut cursor = check.btrees().level_cursor(btree, level, pos..=pos);
     match cursor.next() {

@@ -96,8 +96,9 @@ pub(super) fn walk(check: &mut Check<'_>) -> Sums {
     let roots: Vec<(BtreeId, Option<(u8, frazil_ondisk::KeyBuf)>)> = check
         .btrees()
         .roots()
+        .into_iter()
         .map(|(btree, root)| match root {
-            Root::At { level, key } => (btree, Some((*level, key.clone()))),
+            Root::At { level, key } => (btree, Some((level, key))),
             Root::Lost => (btree, None),
         })
         .collect();

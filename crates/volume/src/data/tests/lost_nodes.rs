@@ -48,7 +48,9 @@ impl NodeSource for Leaves {
         };
         let mut sorted = SortedKeysBuilder::with_capacity(KeyFormat::FULL_POSITION, keys.len(), 0);
         keys.iter().for_each(|key| sorted.push(key.as_key()));
-        Ok(LoadedNode { min: span.min, max: span.max, keys: sorted.finish(), problems: Vec::new() })
+        let (counter, written) = (0, Sectors(8));
+        let (min, max, keys) = (span.min, span.max, sorted.finish());
+        Ok(LoadedNode { min, max, counter, written, keys, problems: Vec::new() })
     }
 }
 
