@@ -83,6 +83,18 @@ impl Sectors {
     }
 }
 
+impl Gen {
+    /// Whether it is newer: generations wrap, so of two the one at most 127 steps ahead is (spec 50 §1.1).
+    pub fn is_after(self, other: Gen) -> bool {
+        self.0.wrapping_sub(other.0) as i8 > 0
+    }
+
+    /// The next one.
+    pub fn next(self) -> Gen {
+        Gen(self.0.wrapping_add(1))
+    }
+}
+
 impl Inum {
     /// The root directory of subvolume 1 (spec 40 §3.1).
     pub const ROOT: Inum = Inum(4096);

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use frazil_ondisk::btree_id::BtreeId;
 use frazil_ondisk::data_type::DataType;
-use frazil_ondisk::superblock::members::MemberState;
+use frazil_ondisk::superblock::Superblock;
+use frazil_ondisk::superblock::members::{Member, MemberState, Members};
 use frazil_ondisk::superblock::sections::replicas::ReplicasEntry;
 use frazil_ondisk::units::{DevIndex, Sectors};
 use frazil_ondisk::values::accounting::{AccountingPos, Counters, Order};
@@ -113,41 +114,49 @@ impl Volume {
 
     /// Capacity and what is left of it (spec 50 §6.10), over the devices that can be written.
     fn fill_totals(&self, usage: &mut Usage) {
-        let mut capacity = 0u64;
-        let mut dev_reserve = 0u64;
-        let mut hidden = 0u64;
-        let node = self.superblock.btree_node_size().0.max(1);
-        for (dev, member) in self.members.live().filter(|(_, m)| m.flags.state() == MemberState::ReadWrite) {
-            if self.devices.get(dev.0).is_none() {
-                continue;
-            }
-            let bucket = member.bucket_size().0;
-            let buckets = member.nbuckets.saturating_sub(member.first_bucket.into());
-            capacity = capacity.saturating_add(buckets.saturating_mul(bucket));
-            let reserve = NODE_RESERVE.div_ceil((bucket / node).max(1));
-            let buckets_kept = 2 * reserve + (member.nbuckets >> 6) + 3;
-            dev_reserve = dev_reserve.saturating_add(buckets_kept.saturating_mul(2 * bucket));
-            for data_type in [DataType::SB, DataType::JOURNAL] {
-                let used = usage.devices.get(&(dev, data_type)).copied().unwrap_or_default();
-                hidden = hidden.saturating_add(used.buckets.saturating_mul(bucket));
-            }
-        }
-        let flags = &self.superblock.flags;
-        let gc_reserve = match flags.gc_reserve() {
-            Sectors(0) => {
-                capacity / 100 * u64::from(flags.gc_reserve_percent())
-                    + capacity % 100 * u64::from(flags.gc_reserve_percent()) / 100
-            }
-            Sectors(n) => n,
-        };
-        let total = capacity.saturating_sub(gc_reserve.max(dev_reserve)).saturating_sub(hidden);
-        let promised = usage.reserved.0.saturating_add(usage.reserved.0.div_ceil(64));
-        let used = usage.data.0.saturating_add(usage.btree.0).saturating_add(promised).min(total);
-        usage.total = Sectors(total);
-        usage.used = Sectors(used);
-        usage.free = Sectors(total - used);
-        usage.available = Sectors((u128::from(total - used) * 64 / 65) as u64);
+        let present = |dev: DevIndex| self.devices.get(dev.0).is_some();
+        let hidden = usage.hidden(&self.members, present);
+        let capacity = capacity(&self.superblock, &self.members, present);
+        usage.settle(Sectors(capacity.0.saturating_sub(hidden.0)), Sectors(0));
     }
+}
+
+/// What the devices that are present and can be written have room for, reserves taken off (spec 50 §6.10).
+pub(crate) fn capacity(
+    superblock: &Superblock,
+    members: &Members,
+    present: impl Fn(DevIndex) -> bool,
+) -> Sectors {
+    let (mut capacity, mut dev_reserve) = (0u64, 0u64);
+    for (_, member) in writable(members, present) {
+        let bucket = member.bucket_size();
+        let buckets = member.nbuckets.saturating_sub(member.first_bucket.into());
+        capacity = capacity.saturating_add(buckets.saturating_mul(bucket.0));
+        let kept = 2 * node_reserve(bucket, superblock.btree_node_size()) + (member.nbuckets >> 6) + 3;
+        dev_reserve = dev_reserve.saturating_add(kept.saturating_mul(2 * bucket.0));
+    }
+    let flags = &superblock.flags;
+    let gc_reserve = match flags.gc_reserve() {
+        Sectors(0) => {
+            let percent = u64::from(flags.gc_reserve_percent());
+            capacity / 100 * percent + capacity % 100 * percent / 100
+        }
+        Sectors(n) => n,
+    };
+    Sectors(capacity.saturating_sub(gc_reserve.max(dev_reserve)))
+}
+
+/// The members that are present and can be written.
+fn writable(
+    members: &Members,
+    present: impl Fn(DevIndex) -> bool,
+) -> impl Iterator<Item = (DevIndex, &Member)> {
+    members.live().filter(move |(dev, m)| m.flags.state() == MemberState::ReadWrite && present(*dev))
+}
+
+/// Buckets the nodes of a b-tree update may need (spec 50 §6.1).
+pub(crate) fn node_reserve(bucket: Sectors, node: Sectors) -> u64 {
+    NODE_RESERVE.div_ceil((bucket.0 / node.0.max(1)).max(1))
 }
 
 /// Nodes a b-tree update of the greatest depth may need at once (spec 50 §6.1).
@@ -159,7 +168,31 @@ fn counters(key: Key<'_>) -> Option<Vec<i64>> {
 }
 
 impl Usage {
-    fn add(&mut self, what: &AccountingPos, counters: &[i64]) {
+    /// Sectors of the buckets of superblocks and journals, which no data can use.
+    pub(crate) fn hidden(&self, members: &Members, present: impl Fn(DevIndex) -> bool) -> Sectors {
+        let mut hidden = 0u64;
+        for (dev, member) in writable(members, present) {
+            for data_type in [DataType::SB, DataType::JOURNAL] {
+                let used = self.devices.get(&(dev, data_type)).copied().unwrap_or_default();
+                hidden = hidden.saturating_add(used.buckets.saturating_mul(member.bucket_size().0));
+            }
+        }
+        Sectors(hidden)
+    }
+
+    /// Derives used, free and available from the total; `held` sectors are promised beside what is on disk.
+    pub(crate) fn settle(&mut self, total: Sectors, held: Sectors) {
+        let total = total.0;
+        let reserved = self.reserved.0.saturating_add(held.0);
+        let promised = reserved.saturating_add(reserved.div_ceil(64));
+        let used = self.data.0.saturating_add(self.btree.0).saturating_add(promised).min(total);
+        self.total = Sectors(total);
+        self.used = Sectors(used);
+        self.free = Sectors(total - used);
+        self.available = Sectors((u128::from(total - used) * 64 / 65) as u64);
+    }
+
+    pub(crate) fn add(&mut self, what: &AccountingPos, counters: &[i64]) {
         // A counter below zero is damage; it must not turn into a huge number.
         let counter = |i: usize| counters.get(i).map_or(0, |&c| u64::try_from(c).unwrap_or(0));
         let grow = |sum: &mut Sectors, by: u64| sum.0 = sum.0.saturating_add(by);

@@ -1,0 +1,198 @@
+//! Space: which buckets there are to write to, and how much may be promised.
+//!
+//! Everything here is in memory and follows the commits: [`Space`] is built from the b-trees when the volume is opened, and
+//! [`super::triggers`] tells it what each commit did.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | where new data and nodes go | `allocator.rs`, `write_point.rs` |
+//! | discards, dropping cached data | `reclaim.rs` |
+//! | the buckets of a device: free, open, waiting | `device.rs`, `bucket_set.rs` |
+//! | what the b-trees say when the volume is opened | `stored.rs` |
+//! | counters, `statfs`, reservations | `counters.rs` |
+
+mod allocator;
+mod bucket_set;
+mod counters;
+mod device;
+mod reclaim;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod write_point;
+
+use std::sync::Arc;
+
+use frazil_btree::write::CommitError;
+use frazil_ondisk::superblock::Superblock;
+use frazil_ondisk::superblock::members::Members;
+use frazil_ondisk::units::{DevIndex, Gen, Sectors, Seq};
+use frazil_ondisk::values::accounting::{AccountingPos, Order};
+use frazil_ondisk::values::alloc::Alloc;
+use frazil_ondisk::values::positions::DevBucket;
+
+pub use self::allocator::{Allocation, Allocator, Hold, Relief, Request};
+use self::counters::Counters;
+pub use self::counters::DiskReservation;
+#[cfg(test)]
+pub(in crate::write) use self::device::OpenBucket;
+use self::device::{DeviceSpace, Wake};
+pub use self::reclaim::Buckets;
+pub use self::write_point::Writer;
+use crate::derive::{Context, Rules, StripeDevs};
+use crate::usage::{self, Usage};
+use crate::volume::Volume;
+
+/// The space of a volume. Shared by all; every method may be called from any thread.
+pub struct Space {
+    rules: Rules,
+    /// By index; members that are present.
+    devices: Vec<Option<Arc<DeviceSpace>>>,
+    counters: Arc<Counters>,
+    wake: Arc<Wake>,
+}
+
+impl Space {
+    /// The space of an open volume, from its freespace, bucket_gens, need_discard and accounting b-trees.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub fn load(volume: &Volume) -> frazil_btree::Result<Space> {
+        let order = Order::of(volume.superblock.version);
+        let counters = volume.accounting()?.into_iter().filter_map(|(pos, (_, stored))| {
+            let mut counters = [0; 3];
+            counters.iter_mut().zip(stored).for_each(|(to, from)| *to = from);
+            Some((AccountingPos::decode(pos, order).ok()?, counters))
+        });
+        let present = |dev: DevIndex| volume.devices.get(dev.0).is_some();
+        let space = Space::new(&volume.superblock, &volume.members, present, counters);
+        for device in space.devices() {
+            stored::load(device, volume.btrees(), volume.superblock.version)?;
+        }
+        Ok(space)
+    }
+
+    /// The space of a volume with these members, of which those `present` can be used, and these counters; all buckets are in use.
+    pub(crate) fn new(
+        superblock: &Superblock,
+        members: &Members,
+        present: impl Fn(DevIndex) -> bool,
+        counters: impl IntoIterator<Item = (AccountingPos, [i64; 3])>,
+    ) -> Space {
+        let (mut devices, wake) = (Vec::new(), Arc::new(Wake::new()));
+        for (dev, member) in members.live() {
+            let index = usize::from(dev.0);
+            devices.resize_with(devices.len().max(index + 1), || None);
+            let node = superblock.btree_node_size();
+            devices[index] =
+                Some(Arc::new(DeviceSpace::new(dev, member, node, present(dev), Arc::clone(&wake))));
+        }
+        let counters: Vec<_> = counters.into_iter().collect();
+        let mut usage = Usage::default();
+        counters.iter().for_each(|(what, counters)| usage.add(what, counters));
+        let hidden = usage.hidden(members, &present);
+        let capacity = usage::capacity(superblock, members, &present);
+        let total = Sectors(capacity.0.saturating_sub(hidden.0));
+        Space {
+            rules: Rules::new(superblock, members),
+            devices,
+            counters: Arc::new(Counters::new(total, counters)),
+            wake,
+        }
+    }
+
+    /// What keys imply on this volume.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What the space is used for, promises included; what `statfs` says.
+    pub fn usage(&self) -> Usage {
+        self.counters.usage()
+    }
+
+    /// Promises space: disk sectors, all copies counted, uncompressed.
+    ///
+    /// # Errors
+    /// [`CommitError::NoSpace`] if that much is not available. Nothing else fails for lack of space before.
+    pub fn reserve(&self, sectors: Sectors) -> Result<DiskReservation, CommitError> {
+        DiskReservation::take(&self.counters, sectors).ok_or(CommitError::NoSpace)
+    }
+
+    /// Promises space to somebody who must not fail because he frees space, or moves it.
+    pub fn reserve_anyway(&self, sectors: Sectors) -> DiskReservation {
+        DiskReservation::take_anyway(&self.counters, sectors)
+    }
+
+    /// Has `wake` called whenever there is something new to discard, from whichever thread notices, under the commit lock too: it must not wait. Only
+    /// the first call counts.
+    pub fn on_work(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        // A second one is refused, as it says.
+        drop(self.wake.set(wake));
+    }
+
+    /// Everything up to `seq` is on stable storage. The journal says so.
+    pub fn flushed(&self, seq: Seq) {
+        self.devices().for_each(|device| device.flushed(seq));
+    }
+
+    /// The oldest journal entry that must be flushed before buckets emptied in it can be used again.
+    pub fn waits_for(&self) -> Option<Seq> {
+        self.devices().filter_map(|d| d.waits_for()).min()
+    }
+
+    /// Somebody fills the bucket, or has filled it and not committed the pointers.
+    pub(crate) fn is_open(&self, at: DevBucket) -> bool {
+        self.device(at.dev).is_some_and(|d| d.is_open(at.bucket))
+    }
+
+    /// A commit left buckets and counters like this.
+    pub(crate) fn committed(
+        &self,
+        buckets: impl Iterator<Item = (DevBucket, Alloc)>,
+        counters: &[(AccountingPos, [i64; 3])],
+    ) {
+        for (at, alloc) in buckets {
+            if let Some(device) = self.device(at.dev) {
+                device.changed(at.bucket, &alloc);
+            }
+        }
+        self.counters.add(counters);
+    }
+
+    fn device(&self, dev: DevIndex) -> Option<&Arc<DeviceSpace>> {
+        self.devices.get(usize::from(dev.0))?.as_ref()
+    }
+
+    fn devices(&self) -> impl Iterator<Item = &Arc<DeviceSpace>> {
+        self.devices.iter().flatten()
+    }
+}
+
+impl Context for Space {
+    fn is_stale(&self, at: DevBucket, generation: Gen) -> bool {
+        self.device(at.dev).is_none_or(|d| d.generation(at.bucket).is_after(generation))
+    }
+
+    /// Nothing in a stripe is written, so no key that is in one is ever asked about.
+    fn stripe(&self, _idx: u64) -> Option<StripeDevs> {
+        None
+    }
+}
+
+#[cfg(test)]
+impl Space {
+    /// Panics unless two spaces, of which nothing is open or promised, know the same.
+    pub(in crate::write) fn assert_same(&self, other: &Space) {
+        for (ours, theirs) in self.devices().zip(other.devices()) {
+            ours.assert_same(theirs);
+        }
+        assert_eq!(self.usage(), other.usage());
+    }
+
+    /// Opens a bucket of a device, whatever the reserves.
+    pub(in crate::write) fn open_any(&self, dev: DevIndex) -> Option<Arc<device::OpenBucket>> {
+        let everywhere = device::Prefer::Outside(&[]);
+        self.device(dev)?.take(frazil_journal::Watermark::InteriorUpdates, &everywhere)
+    }
+}
