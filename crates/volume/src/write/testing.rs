@@ -272,7 +272,7 @@ impl Lab {
             version: superblock.version,
             version_min: superblock.version_min,
         };
-        let roots = base.btrees.roots().map(|(btree, root)| (btree, root.clone())).collect();
+        let roots = base.btrees.roots();
         let store = NodeStore::new(base.devices.clone(), format, Vec::new());
         let btrees = Arc::new(Btrees::new(roots, overlay, Box::new(store), 64 << 20));
         let options = ReaderOptions::of(superblock, &base.members, None);
