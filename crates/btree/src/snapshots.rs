@@ -203,6 +203,11 @@ impl View {
         self.id
     }
 
+    /// All snapshots.
+    pub fn table(&self) -> &Arc<SnapshotTable> {
+        &self.table
+    }
+
     /// Whether keys in this snapshot (the `snapshot` of their position) are in sight, if nothing nearer hides them.
     pub fn sees(&self, snapshot: u32) -> bool {
         // Ancestors have larger ids, so half of the questions need no search.

@@ -32,6 +32,7 @@
 mod buffer;
 mod commit;
 mod dirty;
+mod extents;
 mod hooks;
 mod node_writer;
 mod replay;
@@ -54,6 +55,7 @@ use buffer::Buffer;
 use dirty::DirtyNode;
 
 pub use commit::CommitOptions;
+pub use extents::Overwritten;
 pub use hooks::{Blocked, Change, CommitError, NodeArea, NodeSpace, Stage, Triggers};
 pub use node_writer::NodeWriter;
 pub use transaction::{Done, Transaction};

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod extents;
 mod growth;
 mod threads;
 mod world;
