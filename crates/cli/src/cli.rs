@@ -10,12 +10,15 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    cat, completions, export, fsck, list, list_journal, ls, mount, show_super, stat, tree,
+    cat, completions, export, format, fsck, list, list_journal, ls, mount, show_super, stat, tree,
 };
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
 
 const COMMANDS: &str = "\
+Make a volume:
+  format         Make an empty volume on devices or in files (also: mkfs)
+
 Use a volume:
   mount          Mount it, read-only for now
   umount         Unmount it
@@ -41,6 +44,7 @@ More:
 
 const EXAMPLES: &str = "\
 Examples:
+  frazil format --size 1G disk.img
   frazil mount -o ro /dev/sdb1 /mnt
   frazil show-super /dev/sdb1
   frazil cat /dev/sdb1 /etc/fstab
@@ -72,6 +76,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    #[command(visible_alias = "mkfs")]
+    Format(Box<format::Args>),
     Mount(mount::Args),
     Umount(mount::UmountArgs),
     Ls(ls::Args),

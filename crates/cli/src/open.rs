@@ -25,7 +25,7 @@ use crate::say;
 use crate::stop::Stop;
 
 /// How long to wait for another process to let go of a device: one that is being killed needs a moment.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Longest passphrase, in bytes.
 const PASSPHRASE_BYTES_MAX: u64 = 4096;
 
@@ -198,6 +198,18 @@ fn read_passphrase(file: Option<&Path>, name: &str) -> io::Result<Zeroizing<Vec<
             )),
         },
     }
+}
+
+/// A new passphrase for what is called `name`: as [`read_passphrase`], but typed twice, and not empty.
+pub(crate) fn read_new_passphrase(file: Option<&Path>, name: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    let first = read_passphrase(file, name)?;
+    if first.is_empty() {
+        return Err(io::Error::other("it is empty"));
+    }
+    if file.is_none() && read_passphrase(None, &format!("{name} again"))? != first {
+        return Err(io::Error::other("they are not the same"));
+    }
+    Ok(first)
 }
 
 /// What stands before the first newline, or everything.

@@ -3,6 +3,7 @@
 pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod export;
+pub(crate) mod format;
 pub(crate) mod fsck;
 pub(crate) mod list;
 pub(crate) mod list_journal;
@@ -29,6 +30,7 @@ const OUT_BYTES: usize = 64 << 10;
 pub(crate) fn run(command: Command) -> Outcome {
     let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
     let done = match command {
+        Command::Format(args) => format::run(&args, &mut out),
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => mount::umount(&args),
         Command::Fsck(args) => fsck::run(&args, &mut out),

@@ -3,8 +3,12 @@
 //! alloc, freespace, lru, backpointers and accounting follow from where everything else is. But their own nodes lie in buckets, have
 //! backpointers and are counted, so what they hold depends on how many nodes they have and where those end. The way out
 //! is to guess (spec 50 §9.2): assume a list of nodes, give each its place, work out all keys, and see into which nodes they would go.
-//! If that is not the list assumed, assume it. More nodes never need fewer nodes, each needs only a few keys, and a node
-//! holds hundreds, so the list stops growing after two or three rounds; then everything is written once.
+//! If that is not the list assumed, assume it. Each node needs only a few keys, and a node holds hundreds, so the list is stable after
+//! two or three rounds; then everything is written once.
+//!
+//! One thing can keep it from being stable: buckets that hold several nodes are listed in lru while they have room. If the
+//! node of lru itself fills the last bucket, lru is empty and has no node, and the bucket has room again. Then the
+//! place of one node is left unused, so that this bucket never fills.
 
 use std::collections::HashMap;
 
@@ -25,8 +29,10 @@ use crate::derive::bucket::{self, Lists};
 /// The trees, in the order in which they are laid out.
 pub(super) const TREES: [BtreeId; 5] =
     [BtreeId::ALLOC, BtreeId::FREESPACE, BtreeId::LRU, BtreeId::BACKPOINTERS, BtreeId::ACCOUNTING];
-/// More rounds than can be: each round but the last finds at least one node more.
-const ROUNDS_MAX: usize = 64;
+/// A list that is not stable by then will not be.
+const ROUNDS_MAX: usize = 16;
+/// Places left unused at most.
+const UNUSED_MAX: usize = 4;
 
 /// A node that is planned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,41 +67,56 @@ pub(super) fn entries(copies: &Copies) -> Vec<u8> {
     copies.iter().flat_map(|ptr| ptr.to_word().to_le_bytes()).collect()
 }
 
-/// Finds the nodes that the trees will have, and what these nodes imply.
+/// Finds the nodes that the trees will have in this space, and what these nodes imply.
+///
+/// # Panics
+/// If there is no such list, which cannot be: see the [module](self).
 pub(super) fn plan(
+    rules: &Rules,
+    space: &mut Space,
+    known: &Facts,
+    journal_seq: Seq,
+) -> Result<(Vec<Planned>, Facts)> {
+    for unused in 0..=UNUSED_MAX {
+        if unused > 0 {
+            space.place(Class::Node, rules.node)?;
+        }
+        let mut nodes: Vec<Planned> = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            let (needed, planned) = round(rules, space, known, journal_seq, &nodes)?;
+            if needed == nodes {
+                return Ok((nodes, planned));
+            }
+            nodes = needed;
+        }
+    }
+    unreachable!("no bucket with an unused place fills, and nothing else takes keys away");
+}
+
+/// Assumes a list of nodes: what they imply, and the list that all keys then need.
+fn round(
     rules: &Rules,
     space: &Space,
     known: &Facts,
     journal_seq: Seq,
+    nodes: &[Planned],
 ) -> Result<(Vec<Planned>, Facts)> {
-    let mut nodes: Vec<Planned> = Vec::new();
-    for _ in 0..ROUNDS_MAX {
-        let mut places = space.clone();
-        let mut planned = Facts::default();
-        let mut example = Vec::new();
-        for node in &nodes {
-            example = entries(&places.place(Class::Node, rules.node)?);
-            // Where a node begins and how much of it is written implies nothing.
-            let key = pointer(node.max, Bpos::MIN, NodeSeq(1), Sectors(1), &example);
-            planned.add(rules, node.btree, node.level + 1, key.as_key())?;
-        }
-        if example.is_empty() {
-            example = entries(&places.place(Class::Node, rules.node)?);
-        }
-        planned.sort();
-        let mut plan = Plan { nodes: Vec::new(), entries: example };
-        let both = Both { known, planned: &planned };
-        for btree in TREES {
-            lay_out(rules, both, btree, journal_seq, &mut plan)?;
-        }
-        if plan.nodes == nodes {
-            return Ok((nodes, planned));
-        }
-        nodes = plan.nodes;
+    let mut places = space.clone();
+    // The pointers of a node that is not written, only to be as long as real ones.
+    let example = entries(&space.clone().place(Class::Node, rules.node)?);
+    let mut planned = Facts::default();
+    for node in nodes {
+        let entries = entries(&places.place(Class::Node, rules.node)?);
+        // Where a node begins and how much of it is written implies nothing.
+        let key = pointer(node.max, Bpos::MIN, NodeSeq(1), Sectors(1), &entries);
+        planned.add(rules, node.btree, node.level + 1, key.as_key())?;
     }
-    unreachable!(
-        "each round needs more nodes than the last, and {ROUNDS_MAX} do not hold the keys of as many"
-    )
+    planned.sort();
+    let mut plan = Plan { nodes: Vec::new(), entries: example };
+    for btree in TREES {
+        lay_out(rules, Both { known, planned: &planned }, btree, journal_seq, &mut plan)?;
+    }
+    Ok((plan.nodes, planned))
 }
 
 /// Builds one of the trees.

@@ -64,7 +64,7 @@ impl Builder {
             roots.extend(tree.finish(&mut nodes)?.map(|root| (btree, root)));
         }
         self.facts.sort();
-        let (planned_nodes, planned) = plan(&self.rules, &self.space, &self.facts, JOURNAL_SEQ)?;
+        let (planned_nodes, planned) = plan(&self.rules, &mut self.space, &self.facts, JOURNAL_SEQ)?;
         let both = Both { known: &self.facts, planned: &planned };
         let before = self.writer.nodes;
         let mut nodes = Nodes {
@@ -180,14 +180,13 @@ impl Builder {
     }
 }
 
-/// Marks in each member where its nodes are (spec 10 §10).
+/// Marks in each member the buckets with nodes (spec 10 §10).
 fn mark_bitmaps(sb: &mut Superblock, rules: &Rules, both: Both<'_>) -> Result<()> {
     let mut members = sb.members()?;
-    for (at, alloc) in both.buckets(rules).filter(|(_, a)| a.data_type == DataType::BTREE) {
+    for (at, _) in both.buckets(rules).filter(|(_, alloc)| alloc.data_type == DataType::BTREE) {
         let member = members.get_mut(at.dev).expect("buckets are of members");
-        let start = at.bucket.0 * member.bucket_size().0;
-        // Nodes are packed from the bucket's start.
-        member.btree_bitmap.mark(Sectors(start)..Sectors(start + u64::from(alloc.dirty_sectors)));
+        let sectors = member.bucket_range(at.bucket).expect("the bucket exists");
+        member.btree_bitmap.mark(Sectors(sectors.start)..Sectors(sectors.end));
     }
     sb.put_members(&members);
     Ok(())

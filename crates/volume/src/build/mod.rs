@@ -107,9 +107,7 @@ impl Builder {
         let prepared = options::prepare(&devices, options)?;
         if !options.force {
             for new in &devices {
-                if let Some(what) = signature::find(&*new.device)? {
-                    return Err(BuildError::InUse { device: Arc::clone(new.device.name()), what });
-                }
+                refuse_used(&*new.device)?;
             }
         }
         let superblocks = prepared.superblocks;
@@ -118,6 +116,9 @@ impl Builder {
         let mut taken: Vec<Vec<Range<u64>>> = Vec::new();
         for (new, sb) in devices.iter().zip(&superblocks) {
             let (member, journal) = (sb.own_member()?, sb.journal_buckets()?);
+            if new.discard {
+                new.device.discard(0, new.device.size_bytes())?;
+            }
             wipe::wipe(&*new.device, sb, &journal, options.uuid.is_some())?;
             facts.add_fixed(sb.dev_idx, &member, &sb.layout, &journal);
             let size = member.bucket_size().0;
@@ -280,6 +281,17 @@ pub fn format(devices: Vec<NewDevice>, options: &FormatOptions) -> Result<Built>
     builder.push_first_subvolume()?;
     builder.push_empty_root()?;
     builder.finish()
+}
+
+/// Fails if a device holds something that is recognised.
+///
+/// # Errors
+/// [`BuildError::InUse`], [`BuildError::Device`].
+pub fn refuse_used(device: &dyn Device) -> Result<()> {
+    match signature::find(device)? {
+        Some(what) => Err(BuildError::InUse { device: Arc::clone(device.name()), what }),
+        None => Ok(()),
+    }
 }
 
 /// Whether the keys of a b-tree come from outside.
