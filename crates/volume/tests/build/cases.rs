@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use frazil_device::Device;
-use frazil_ondisk::superblock::options::{self as o, OptionSpec};
+use frazil_ondisk::superblock::options::OptionSpec;
 use frazil_volume::build::{Encryption, FormatOptions, NewDevice};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -174,16 +174,5 @@ impl Case {
             superblock_bytes: self.superblock_bytes,
             force: false,
         }
-    }
-
-    /// The value of an option, as typed or by default.
-    pub(crate) fn value(&self, spec: &OptionSpec) -> u64 {
-        let typed = self.settings.iter().find(|s| s.0 == spec.name);
-        typed.map_or(spec.default, |s| spec.parse(s.1).unwrap())
-    }
-
-    /// Whether every pointer is one of `replicas` copies.
-    pub(crate) fn replicas(&self) -> [u64; 2] {
-        [self.value(&o::METADATA_REPLICAS), self.value(&o::DATA_REPLICAS)]
     }
 }
