@@ -10,7 +10,8 @@
 //! or one of these around another device:
 //!
 //! * [`FaultyDevice`]: fails, tears, loses or corrupts chosen operations;
-//! * [`RecordingDevice`]: remembers every write and flush, to build the images a [`Crash`] may leave.
+//! * [`RecordingDevice`]: remembers every write and flush, to build the images a [`Crash`] may leave; several with one clock
+//!   are [`stamped`] devices.
 //!
 //! The devices of one volume, by member index, are a [`DeviceSet`].
 //!
@@ -28,6 +29,7 @@ pub mod mounts;
 pub mod recording;
 mod rng;
 mod set;
+pub mod stamped;
 pub mod thin;
 pub mod waiting;
 

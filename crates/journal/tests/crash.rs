@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use common::stamped::{Stamped, Time};
 use common::{Geometry, Life, ManualClock, begin, options, read, recover};
+use frazil_device::stamped::{Stamped, Time};
 use frazil_device::{Device, MemDevice};
 use frazil_journal::engine::{
     Dirty, FlushFailed, Journal, JournalError, Options, Pin, PinClass, Wait, Watermark,

@@ -37,6 +37,7 @@ use frazil_ondisk::version::Version;
 
 pub use journal::JournalView;
 pub use recover::Recovery;
+pub(crate) use superblocks::read_copy;
 pub use superblocks::read_superblock;
 pub use unlock::Passphrase;
 

@@ -60,7 +60,8 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock, OpenError> {
         .map_err(|source| OpenError::NoSuperblock { device: device.name().clone(), source: Box::new(source) })
 }
 
-fn read_copy(device: &dyn Device, sector: Sectors) -> Result<Superblock, SuperblockError> {
+/// Reads and decodes the copy at a sector. It is not validated.
+pub(crate) fn read_copy(device: &dyn Device, sector: Sectors) -> Result<Superblock, SuperblockError> {
     let start = sector
         .to_bytes()
         .ok_or_else(|| DecodeError::invalid("superblock", "its sector is beyond any device"))?;

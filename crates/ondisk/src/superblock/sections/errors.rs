@@ -49,14 +49,17 @@ pub struct ErrorCountV2 {
 pub struct ErrorsV2(pub Vec<ErrorCountV2>);
 
 impl Errors {
-    /// Counts one more.
-    pub fn record(&mut self, id: FsckErrorId, now: UnixSeconds) {
+    /// Counts `more` of them, the last one now. Adding none changes nothing.
+    pub fn add(&mut self, id: FsckErrorId, more: u64, now: UnixSeconds) {
+        if more == 0 {
+            return;
+        }
         match self.0.binary_search_by_key(&id, |e| e.id) {
             Ok(i) => {
-                self.0[i].count = (self.0[i].count + 1).min(COUNT_MAX);
+                self.0[i].count = self.0[i].count.saturating_add(more).min(COUNT_MAX);
                 self.0[i].last = now;
             }
-            Err(i) => self.0.insert(i, ErrorCount { id, count: 1, last: now }),
+            Err(i) => self.0.insert(i, ErrorCount { id, count: more.min(COUNT_MAX), last: now }),
         }
     }
 }
@@ -161,7 +164,7 @@ mod tests {
     fn recording_keeps_the_order() {
         let mut errors = Errors::default();
         for (id, now) in [(30, 1), (7, 2), (30, 3)] {
-            errors.record(FsckErrorId(id), UnixSeconds(now));
+            errors.add(FsckErrorId(id), 1, UnixSeconds(now));
         }
         let seen: Vec<_> = errors.0.iter().map(|e| (e.id.0, e.count, e.last.0)).collect();
         assert_eq!(seen, [(7, 1, 2), (30, 2, 3)]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use frazil_device::{Crash, Device, Event, MemDevice, RecordingDevice, Result};
+use crate::{Crash, Device, Event, MemDevice, RecordingDevice, Result};
 
 /// Counts the changes of all devices of a volume.
 #[derive(Debug, Default)]
@@ -24,8 +24,14 @@ pub struct Stamped {
 }
 
 impl Stamped {
+    /// Records what happens to a device in memory from now on, by a clock shared with others.
     pub fn new(image: MemDevice, time: &Arc<Time>) -> Stamped {
         Stamped { recorder: RecordingDevice::new(image), time: time.clone() }
+    }
+
+    /// What happened, with the time of each change as the mark in front of it.
+    pub fn recorder(&self) -> &RecordingDevice {
+        &self.recorder
     }
 
     /// The power fails when all changes begun up to `at` are done and no later one has begun.

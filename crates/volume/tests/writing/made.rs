@@ -1,0 +1,108 @@
+//! Volumes made for a test: superblocks, a journal, and no b-tree.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use frazil_device::{Device, MemDevice};
+use frazil_ondisk::superblock::Superblock;
+use frazil_ondisk::superblock::assembly::{self, Degraded};
+use frazil_ondisk::superblock::layout::{Layout, SIZE_BITS_DEFAULT};
+use frazil_ondisk::superblock::members::{Member, Members};
+use frazil_ondisk::superblock::sections::{Clean, JournalV2};
+use frazil_ondisk::units::{BucketIndex, DevIndex, SECTOR_BYTES, Sectors, Seq, UnixSeconds};
+use frazil_volume::open::read_superblock;
+use frazil_volume::write::{SuperblockStore, WallClock};
+use uuid::Uuid;
+
+pub const BUCKET: Sectors = Sectors(256);
+pub const BUCKETS: u64 = 512;
+/// Buckets 17 to 24 of each device are its journal.
+pub const RING: std::ops::Range<u64> = 17..25;
+pub const MADE_AT: UnixSeconds = UnixSeconds(1_700_000_000);
+
+/// A time of day that stands still until told otherwise.
+#[derive(Default)]
+pub struct StoppedClock(AtomicU64);
+
+impl StoppedClock {
+    pub fn at(seconds: u64) -> Arc<StoppedClock> {
+        Arc::new(StoppedClock(AtomicU64::new(seconds)))
+    }
+
+    pub fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl WallClock for StoppedClock {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// The superblocks of a volume of `n` devices that was shut down cleanly with nothing in it.
+pub fn superblocks(n: u8) -> Vec<Superblock> {
+    let size = Sectors(BUCKET.0 * BUCKETS);
+    let layout = Layout::standard(size, BUCKET, Sectors(8), SIZE_BITS_DEFAULT).unwrap();
+    let id = |i: u8| Uuid::from_u128(0x1011_1213 + u128::from(i));
+    let mut shared = Superblock::new(id(100), id(101), 1, 8, layout);
+    let member = |i| Member {
+        uuid: id(i),
+        nbuckets: BUCKETS,
+        bucket_sectors: BUCKET.0 as u16,
+        ..Member::default()
+    };
+    shared.put_members(&Members::new((0..n).map(member).collect()));
+    shared.flags.set_initialized(true);
+    shared.flags.set_clean(true);
+    shared.sections.put(&Clean::new(Seq(7), Vec::new(), 0));
+    shared.fill_defaults();
+    let all: Vec<DevIndex> = (0..n).map(DevIndex).collect();
+    shared.stamp(MADE_AT, &all).unwrap();
+    let own = all.into_iter().map(|dev| {
+        let mut own = shared.clone();
+        own.dev_idx = dev;
+        own.put_journal_buckets(&JournalV2::from_buckets(RING.map(BucketIndex)));
+        own.validate().unwrap();
+        own
+    });
+    own.collect()
+}
+
+/// Devices with these superblocks.
+pub fn devices(superblocks: &[Superblock]) -> Vec<MemDevice> {
+    let device = |sb: &Superblock| {
+        let device = MemDevice::new(BUCKET.0 * BUCKETS * SECTOR_BYTES).named(&format!("dev{}", sb.dev_idx));
+        let mut layout = Vec::new();
+        sb.layout.encode(&mut layout);
+        device.write_at(7 * SECTOR_BYTES, &layout).unwrap();
+        for sector in sb.layout.copies() {
+            device.write_at(sector.0 * SECTOR_BYTES, &sb.encode_copy(sector).unwrap()).unwrap();
+        }
+        device
+    };
+    superblocks.iter().map(device).collect()
+}
+
+pub fn shared(devices: &[MemDevice]) -> Vec<Arc<dyn Device>> {
+    devices.iter().map(|d| Arc::new(d.snapshot()) as Arc<dyn Device>).collect()
+}
+
+/// The store of the volume on these devices.
+pub fn store(devices: Vec<Arc<dyn Device>>, clock: Arc<dyn WallClock>) -> SuperblockStore {
+    let own: Vec<Superblock> = devices.iter().map(|d| read_superblock(&**d).unwrap()).collect();
+    let newest = own[assembly::assemble(&own, false).unwrap().newest].clone();
+    SuperblockStore::new(newest, devices.into_iter().zip(own).collect(), Degraded::No, clock).unwrap()
+}
+
+/// Every copy on a device that decodes, by its place in the layout.
+pub fn copies(device: &dyn Device) -> Vec<Option<Superblock>> {
+    let layout = read_superblock(device).unwrap().layout;
+    let read = |sector: Sectors| {
+        let mut bytes = vec![0; 64 << 10];
+        device.read_at(sector.0 * SECTOR_BYTES, &mut bytes).unwrap();
+        Superblock::decode(&bytes).ok().filter(|sb| sb.offset == sector)
+    };
+    layout.copies().map(read).collect()
+}

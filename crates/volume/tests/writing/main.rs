@@ -1,0 +1,6 @@
+//! A volume that is being written: its superblock, what its journal entries carry, how it starts and how it ends.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod made;
+mod store;
