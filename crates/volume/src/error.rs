@@ -12,6 +12,8 @@ use frazil_ondisk::superblock::assembly::{Insufficient, LeftOut, Stranger};
 use frazil_ondisk::superblock::copies::NoSuperblock;
 use frazil_ondisk::units::{DevIndex, Sectors};
 
+use crate::write::superblock::SuperblockWriteError;
+
 /// Why one copy of a superblock could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SuperblockError {
@@ -114,6 +116,24 @@ pub enum OpenError {
     /// The journal cannot be used.
     #[error("the volume was not shut down cleanly, and {0}")]
     Journal(#[from] ReadError),
+    /// It can be read, but not written.
+    #[error("the volume can only be read: {0}")]
+    ReadOnly(ReadOnlyReason),
+    /// Opened for writing, but the device was opened, or is, read-only.
+    #[error("{device} cannot be written: open it for writing, or the volume for reading")]
+    ReadOnlyDevice {
+        /// The device.
+        device: Arc<str>,
+    },
+    /// Something must be put right first, which opening does not do.
+    #[error("the volume must be checked before it can be written ({0}); it can be read")]
+    NeedsCheck(String),
+    /// The superblock could not be written.
+    #[error("{0}")]
+    Superblock(#[from] SuperblockWriteError),
+    /// A device failed while the volume was recovered.
+    #[error("cannot recover the volume: {0}")]
+    Device(#[from] frazil_device::Error),
     /// With a device missing it must be known where data lies, and that cannot be read.
     #[error("cannot find out what is on the missing devices: {0}")]
     Accounting(#[from] frazil_btree::Error),

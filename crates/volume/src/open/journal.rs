@@ -20,21 +20,22 @@ use super::{Assembled, OpenOptions, assemble, refuse, unlock};
 use crate::error::{Notice, OpenError};
 
 /// The journal of one member.
-pub(super) struct Ring {
-    dev: DevIndex,
-    device: Arc<dyn Device>,
-    bucket: Sectors,
-    buckets: Vec<BucketIndex>,
+pub(crate) struct Ring {
+    pub(crate) dev: DevIndex,
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) bucket: Sectors,
+    /// In ring order.
+    pub(crate) buckets: Vec<BucketIndex>,
 }
 
 impl Ring {
-    pub(super) fn source(&self) -> read::Source<'_> {
+    pub(crate) fn source(&self) -> read::Source<'_> {
         read::Source { dev: self.dev, device: &*self.device, bucket: self.bucket, buckets: &self.buckets }
     }
 }
 
 /// The rings of all members that may hold journal entries (spec 20 §5.2). Each device's own superblock describes its ring.
-pub(super) fn rings(assembled: &Assembled) -> Result<Vec<Ring>, OpenError> {
+pub(crate) fn rings(assembled: &Assembled) -> Result<Vec<Ring>, OpenError> {
     let mut rings = Vec::new();
     for candidate in &assembled.online {
         let dev = candidate.superblock.dev_idx;
@@ -56,7 +57,7 @@ pub(super) fn format<'k>(superblock: &Superblock, key: Option<&'k Key>) -> JsetF
 }
 
 /// The blacklisted ranges of the superblock.
-pub(super) fn blacklist(assembled: &Assembled) -> Result<Vec<Range<Seq>>, OpenError> {
+pub(crate) fn blacklist(assembled: &Assembled) -> Result<Vec<Range<Seq>>, OpenError> {
     let section = assembled.newest.sections.get::<JournalSeqBlacklist>();
     let section = section.map_err(|why| assembled.refused(why))?;
     Ok(section.map_or_else(Vec::new, |list| list.ranges().to_vec()))
@@ -82,7 +83,7 @@ impl JournalView {
         let mut notices = Vec::new();
         let assembled = assemble(devices, &options, &mut notices)?;
         assembled.newest.access().map_err(|why| assembled.refused(why))?;
-        let key = unlock::unlock(&assembled.newest, options.passphrase)?;
+        let key = unlock(&assembled.newest, options.passphrase)?;
         let (rings, blacklist) = (rings(&assembled)?, blacklist(&assembled)?);
         let devices = assembled.device_set();
         let Assembled { newest: superblock, members, .. } = assembled;

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use frazil_btree::{Btrees, NodeFormat, NodeStore, SnapshotTable};
 use frazil_device::{Device, DeviceSet};
+use frazil_ondisk::crypto::Key;
 use frazil_ondisk::node::node_magic;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::access::Access;
@@ -36,15 +37,18 @@ use frazil_ondisk::units::{DevIndex, Sectors};
 use frazil_ondisk::version::Version;
 
 pub use journal::JournalView;
+pub(crate) use journal::{Ring, blacklist, rings};
 pub use recover::Recovery;
+pub(crate) use recover::{read_clean, read_journal};
 pub(crate) use superblocks::read_copy;
 pub use superblocks::read_superblock;
 pub use unlock::Passphrase;
+pub(crate) use unlock::unlock;
 
 use crate::data::{Reader, ReaderOptions};
 use crate::error::{Notice, OpenError};
 use crate::volume::Volume;
-use superblocks::Candidate;
+pub(crate) use superblocks::Candidate;
 
 /// Node cache of a volume opened without asking for another size, in bytes.
 pub const CACHE_BYTES_DEFAULT: usize = 96 << 20;
@@ -87,19 +91,12 @@ pub fn open(devices: Vec<Arc<dyn Device>>, options: OpenOptions<'_>) -> Result<V
         // The first reason is enough for a person; the superblock has them all.
         notices.extend(reasons.first().copied().map(Notice::ReadOnly));
     }
-    let key = unlock::unlock(superblock, options.passphrase)?;
+    let key = unlock(superblock, options.passphrase)?;
     let recovered = recover::recover(&assembled, key.as_ref(), options.salvage_journal, &mut notices)?;
 
     let devices = assembled.device_set();
     let Assembled { newest: superblock, members, .. } = assembled;
-    let format = NodeFormat {
-        magic: node_magic(&superblock.uuid),
-        block: Sectors(superblock.block_sectors.into()),
-        node: superblock.btree_node_size(),
-        key: key.clone(),
-        version: superblock.version,
-        version_min: superblock.version_min,
-    };
+    let format = node_format(&superblock, key.as_ref());
     let store = NodeStore::new(devices.clone(), format, recovered.blacklist);
     let btrees = Btrees::new(recovered.roots, recovered.overlay, Box::new(store), options.cache_bytes);
     let btrees = Arc::new(btrees);
@@ -123,6 +120,18 @@ pub fn open(devices: Vec<Arc<dyn Device>>, options: OpenOptions<'_>) -> Result<V
     Ok(volume)
 }
 
+/// How the nodes of b-trees are read and written.
+pub(crate) fn node_format(superblock: &Superblock, key: Option<&Key>) -> NodeFormat {
+    NodeFormat {
+        magic: node_magic(&superblock.uuid),
+        block: Sectors(superblock.block_sectors.into()),
+        node: superblock.btree_node_size(),
+        key: key.cloned(),
+        version: superblock.version,
+        version_min: superblock.version_min,
+    }
+}
+
 /// Whether enough devices are there for the data too. The superblock says so of all replicas up to 1.35, and of metadata only
 /// since then: where data lies is then only known from accounting (spec 80 §5.16).
 fn check_data_replicas(volume: &Volume, allowed: Degraded) -> Result<(), OpenError> {
@@ -136,22 +145,22 @@ fn check_data_replicas(volume: &Volume, allowed: Degraded) -> Result<(), OpenErr
 }
 
 /// The devices that belong together.
-struct Assembled {
+pub(crate) struct Assembled {
     /// The superblock that counts, defaults filled in.
-    newest: Superblock,
-    members: Members,
+    pub(crate) newest: Superblock,
+    pub(crate) members: Members,
     /// The devices present, each with its own superblock.
-    online: Vec<Candidate>,
+    pub(crate) online: Vec<Candidate>,
 }
 
 impl Assembled {
     /// The refusal of the whole volume, in the name of its first device.
-    fn refused(&self, source: frazil_ondisk::DecodeError) -> OpenError {
+    pub(crate) fn refused(&self, source: frazil_ondisk::DecodeError) -> OpenError {
         OpenError::Refused { device: self.online[0].device.name().clone(), source }
     }
 
     /// The devices present, by member index.
-    fn device_set(&self) -> DeviceSet {
+    pub(crate) fn device_set(&self) -> DeviceSet {
         self.online.iter().map(|c| (c.superblock.dev_idx.0, c.device.clone())).collect()
     }
 
@@ -161,7 +170,7 @@ impl Assembled {
 }
 
 /// Steps 1 and 2.
-fn assemble(
+pub(crate) fn assemble(
     devices: Vec<Arc<dyn Device>>,
     options: &OpenOptions<'_>,
     notices: &mut Vec<Notice>,
@@ -182,6 +191,6 @@ fn assemble(
     Ok(assembled)
 }
 
-fn refuse(candidate: &Candidate, source: frazil_ondisk::DecodeError) -> OpenError {
+pub(crate) fn refuse(candidate: &Candidate, source: frazil_ondisk::DecodeError) -> OpenError {
     OpenError::Refused { device: candidate.device.name().clone(), source }
 }

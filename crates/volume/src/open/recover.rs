@@ -64,17 +64,23 @@ pub(super) fn recover(
 
 /// After a clean shutdown everything stands in the superblock (spec 60 §4.1).
 fn clean(assembled: &Assembled, blacklist: Vec<Range<Seq>>) -> Result<Recovered, OpenError> {
-    let section = assembled.newest.sections.get::<Clean>().map_err(|why| assembled.refused(why))?;
-    let clean = section.ok_or(OpenError::NoCleanSection)?;
-    let mut early = Early::default();
-    early.apply(&clean.entries);
+    let (early, journal_seq) = read_clean(assembled)?;
     Ok(Recovered {
         roots: roots(early),
         overlay: Overlay::empty(),
         accounting_deltas: Vec::new(),
         blacklist,
-        how: Recovery::Clean { journal_seq: clean.journal_seq },
+        how: Recovery::Clean { journal_seq },
     })
+}
+
+/// What a clean shutdown left in the superblock, and the number of the last journal entry.
+pub(crate) fn read_clean(assembled: &Assembled) -> Result<(Early, Seq), OpenError> {
+    let section = assembled.newest.sections.get::<Clean>().map_err(|why| assembled.refused(why))?;
+    let clean = section.ok_or(OpenError::NoCleanSection)?;
+    let mut early = Early::default();
+    early.apply(&clean.entries);
+    Ok((early, clean.journal_seq))
 }
 
 /// After a crash the journal says what the b-trees would be (spec 60 §4.2–4.6).
@@ -85,25 +91,39 @@ fn unclean(
     mut blacklist: Vec<Range<Seq>>,
     notices: &mut Vec<Notice>,
 ) -> Result<Recovered, OpenError> {
-    let superblock = &assembled.newest;
-    let format = journal::format(superblock, key);
-    let options =
-        read::Options { format, version_min: superblock.version_min, blacklist: &blacklist, salvage };
     let rings = journal::rings(assembled)?;
-    let sources: Vec<_> = rings.iter().map(journal::Ring::source).collect();
-    let journal = read::read(&sources, &options)?;
-    notices.extend(journal.problems.iter().cloned().map(Notice::Journal));
-
-    let how = Recovery::Replayed {
-        first: journal.last_seq,
-        last: journal.newest_flush,
-        dropped: journal.unreliable(),
-    };
+    let journal = read_journal(assembled, key, &rings, salvage, &blacklist, notices)?;
+    let how = Recovery::replayed(&journal);
     blacklist.push(journal.unreliable());
     blacklist.extend(journal.early.blacklist.iter().cloned());
     let accounting_deltas = journal.overlay.deltas().map(|delta| delta.key.to_owned()).collect();
     let Journal { early, overlay, .. } = journal;
     Ok(Recovered { roots: roots(early), overlay: Overlay::from(&overlay), accounting_deltas, blacklist, how })
+}
+
+/// Reads the journal of a volume that was not shut down cleanly.
+pub(crate) fn read_journal(
+    assembled: &Assembled,
+    key: Option<&Key>,
+    rings: &[journal::Ring],
+    salvage: bool,
+    blacklist: &[Range<Seq>],
+    notices: &mut Vec<Notice>,
+) -> Result<Journal, OpenError> {
+    let superblock = &assembled.newest;
+    let format = journal::format(superblock, key);
+    let options = read::Options { format, version_min: superblock.version_min, blacklist, salvage };
+    let sources: Vec<_> = rings.iter().map(journal::Ring::source).collect();
+    let journal = read::read(&sources, &options)?;
+    notices.extend(journal.problems.iter().cloned().map(Notice::Journal));
+    Ok(journal)
+}
+
+impl Recovery {
+    pub(crate) fn replayed(journal: &Journal) -> Recovery {
+        let dropped = journal.unreliable();
+        Recovery::Replayed { first: journal.last_seq, last: journal.newest_flush, dropped }
+    }
 }
 
 fn roots(early: Early) -> Roots {

@@ -18,9 +18,9 @@ use crate::error::{Notice, OpenError, SuperblockError};
 const FIRST_READ_BYTES: usize = 4096;
 
 /// A device given, and its superblock.
-pub(super) struct Candidate {
-    pub(super) device: Arc<dyn Device>,
-    pub(super) superblock: Superblock,
+pub(crate) struct Candidate {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) superblock: Superblock,
 }
 
 impl Candidate {

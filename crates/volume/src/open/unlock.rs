@@ -18,7 +18,7 @@ pub enum Passphrase<'p> {
 }
 
 /// The master key, or `None` for a volume without encryption (spec 10 §15).
-pub(super) fn unlock(superblock: &Superblock, passphrase: Passphrase<'_>) -> Result<Option<Key>, OpenError> {
+pub(crate) fn unlock(superblock: &Superblock, passphrase: Passphrase<'_>) -> Result<Option<Key>, OpenError> {
     if superblock.flags.encryption_type() == 0 {
         return Ok(None);
     }

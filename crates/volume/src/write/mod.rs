@@ -2,15 +2,23 @@
 //!
 //! | to find | look in |
 //! |---|---|
+//! | opening for writing: refusals, recovery, the journal's start | `start.rs` |
+//! | bringing the journal's keys into the b-trees | `replay.rs` |
+//! | stopping, cleanly or at once, and going on | `stop.rs` |
 //! | what follows from a commit | [`triggers`] |
 //! | what must stand in the superblock before something else is written | `superblocks.rs` |
+//! | writing the superblock, and what for | [`superblock`] |
+//! | what every journal entry carries, and who hears what the journal says | `host.rs` |
 //! | which buckets there are to write to, how much may be promised | [`space`] |
 //! | when a bucket was last used | `clock.rs` |
-//! | writing the superblock, and what for | [`superblock`] |
 //! | the time of day | `time.rs` |
 
 mod clock;
+mod host;
+mod replay;
 pub mod space;
+mod start;
+mod stop;
 pub mod superblock;
 mod superblocks;
 #[cfg(test)]
@@ -19,6 +27,10 @@ mod time;
 pub mod triggers;
 
 pub use clock::IoClocks;
+pub use host::{JournalEvents, VolumeHost};
+pub use replay::{Replay, ReplayTarget};
+pub use start::{Foundation, WriteOptions, open_rw};
+pub use stop::{StopError, WriteBack, go_on, stop_clean, stop_now};
 pub use superblock::SuperblockStore;
 pub use superblocks::Superblocks;
 pub use time::{SystemWallClock, WallClock};

@@ -7,13 +7,17 @@ use std::time::Duration;
 use frazil_device::{Device, MemDevice};
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::assembly::{self, Degraded};
+use frazil_ondisk::superblock::features::{CompatFeatures, Features};
 use frazil_ondisk::superblock::layout::{Layout, SIZE_BITS_DEFAULT};
 use frazil_ondisk::superblock::members::{Member, Members};
 use frazil_ondisk::superblock::sections::{Clean, JournalV2};
 use frazil_ondisk::units::{BucketIndex, DevIndex, SECTOR_BYTES, Sectors, Seq, UnixSeconds};
+use frazil_testing::golden::{self, GoldenImage};
 use frazil_volume::open::read_superblock;
-use frazil_volume::write::{SuperblockStore, WallClock};
+use frazil_volume::write::{self, Foundation, SuperblockStore, WallClock, WriteOptions};
+use frazil_volume::{OpenError, OpenOptions, Passphrase, Volume, open};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 pub const BUCKET: Sectors = Sectors(256);
 pub const BUCKETS: u64 = 512;
@@ -47,15 +51,17 @@ pub fn superblocks(n: u8) -> Vec<Superblock> {
     let layout = Layout::standard(size, BUCKET, Sectors(8), SIZE_BITS_DEFAULT).unwrap();
     let id = |i: u8| Uuid::from_u128(0x1011_1213 + u128::from(i));
     let mut shared = Superblock::new(id(100), id(101), 1, 8, layout);
-    let member = |i| Member {
-        uuid: id(i),
-        nbuckets: BUCKETS,
-        bucket_sectors: BUCKET.0 as u16,
-        ..Member::default()
+    let member = |i| {
+        let mut member =
+            Member { uuid: id(i), nbuckets: BUCKETS, bucket_sectors: BUCKET.0 as u16, ..Member::default() };
+        member.flags.set_freespace_initialized(true);
+        member
     };
     shared.put_members(&Members::new((0..n).map(member).collect()));
     shared.flags.set_initialized(true);
     shared.flags.set_clean(true);
+    shared.compat = CompatFeatures::WHEN_INITIALIZED.union(CompatFeatures::WHEN_CLEAN);
+    shared.features = shared.features.difference(Features::WHEN_DIRTY);
     shared.sections.put(&Clean::new(Seq(7), Vec::new(), 0));
     shared.fill_defaults();
     let all: Vec<DevIndex> = (0..n).map(DevIndex).collect();
@@ -94,6 +100,42 @@ pub fn store(devices: Vec<Arc<dyn Device>>, clock: Arc<dyn WallClock>) -> Superb
     let own: Vec<Superblock> = devices.iter().map(|d| read_superblock(&**d).unwrap()).collect();
     let newest = own[assembly::assemble(&own, false).unwrap().newest].clone();
     SuperblockStore::new(newest, devices.into_iter().zip(own).collect(), Degraded::No, clock).unwrap()
+}
+
+/// Opens for writing, with the real times.
+pub fn open_rw(devices: Vec<Arc<dyn Device>>) -> Result<Foundation, OpenError> {
+    write::open_rw(devices, OpenOptions::default(), &WriteOptions::default())
+}
+
+/// The same for an image with a passphrase.
+pub fn open_golden(image: &GoldenImage, devices: Vec<Arc<dyn Device>>) -> Result<Foundation, OpenError> {
+    with_passphrase(image, |options| write::open_rw(devices, options, &WriteOptions::default()))
+}
+
+/// Opens an image for reading.
+pub fn read_golden(image: &GoldenImage, devices: Vec<Arc<dyn Device>>) -> Result<Volume, OpenError> {
+    with_passphrase(image, |options| open(devices, options))
+}
+
+fn with_passphrase<R>(image: &GoldenImage, open: impl FnOnce(OpenOptions<'_>) -> R) -> R {
+    let passphrase = image.passphrase_bytes().map(<[u8]>::to_vec);
+    let mut ask = |_: &str| Ok(Zeroizing::new(passphrase.clone().expect("only encrypted images ask")));
+    open(OpenOptions { passphrase: Passphrase::Ask(&mut ask), ..OpenOptions::default() })
+}
+
+/// Copies of an image's devices.
+pub fn golden_devices(image: &GoldenImage) -> Vec<MemDevice> {
+    image
+        .bytes()
+        .iter()
+        .enumerate()
+        .map(|(i, b)| MemDevice::from_bytes(b).named(&format!("dev{i}")))
+        .collect()
+}
+
+/// Images of the format that is written.
+pub fn writable_golden() -> Vec<GoldenImage> {
+    golden::all().into_iter().filter(|i| i.version.minor == 13).collect()
 }
 
 /// Every copy on a device that decodes, by its place in the layout.

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod host;
 mod made;
+mod start;
+mod stop;
 mod store;

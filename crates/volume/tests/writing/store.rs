@@ -62,7 +62,9 @@ fn torn(recorded: &[Arc<Stamped>], at: u64, before: &[MemDevice]) -> Vec<Vec<Mem
     for (i, device) in recorded.iter().enumerate() {
         let events = device.recorder().log().events;
         let next = events.iter().position(|e| *e == Event::Mark(at + 1)).map(|mark| &events[mark + 1]);
-        let Some(Event::Write { offset_bytes, contents: Contents::Bytes(bytes), .. }) = next else { continue };
+        let Some(Event::Write { offset_bytes, contents: Contents::Bytes(bytes), .. }) = next else {
+            continue;
+        };
         let sectors = bytes.len() / SECTOR_BYTES as usize;
         assert!(sectors > 1, "a superblock is larger than a sector");
         for kept in 1..sectors {
@@ -353,7 +355,10 @@ fn what_was_seen_goes_with_the_next_write() {
     label(&store, "y").unwrap();
     let sb = read_superblock(&*devices[0]).unwrap();
     let errors = sb.sections.get::<Errors>().unwrap().unwrap().0;
-    assert_eq!(errors.iter().map(|e| (e.id.0, e.count, e.last.0)).collect::<Vec<_>>(), [(42, 2, 2_000_000_000)]);
+    assert_eq!(
+        errors.iter().map(|e| (e.id.0, e.count, e.last.0)).collect::<Vec<_>>(),
+        [(42, 2, 2_000_000_000)]
+    );
     assert!(sb.flags.has_errors() && sb.flags.has_topology_errors());
     let members = sb.members().unwrap();
     assert_eq!((members.list[0].errors.checksum, members.list[1].errors.checksum), (0, 1));

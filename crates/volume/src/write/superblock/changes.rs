@@ -82,6 +82,15 @@ impl SuperblockStore {
         self.view().superblock.flags.clean()
     }
 
+    /// The numbers that must never be used or believed, ascending.
+    ///
+    /// # Errors
+    /// If the section is damaged.
+    pub fn blacklisted(&self) -> Result<Vec<Range<Seq>>, DecodeError> {
+        let list = self.view().superblock.sections.get::<JournalSeqBlacklist>()?;
+        Ok(list.map_or_else(Vec::new, |list| list.ranges().to_vec()))
+    }
+
     /// Adds numbers that must never be used or believed.
     ///
     /// # Errors

@@ -25,7 +25,9 @@ pub enum SuperblockWriteError {
         written: SbSeq,
     },
     /// Somebody else writes to the same device.
-    #[error("{device} was changed by another program (its superblock is number {found}, {written} was written)")]
+    #[error(
+        "{device} was changed by another program (its superblock is number {found}, {written} was written)"
+    )]
     Foreign {
         /// The device.
         device: Arc<str>,

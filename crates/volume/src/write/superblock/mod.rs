@@ -23,8 +23,6 @@
 mod changes;
 mod error;
 mod seat;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -41,6 +39,7 @@ use frazil_ondisk::units::{DevIndex, UnixSeconds};
 use parking_lot::{Mutex, RwLock};
 
 pub use changes::Closing;
+pub(super) use changes::journal_replicas;
 pub use error::SuperblockWriteError;
 use seat::Seat;
 
@@ -297,7 +296,8 @@ impl Writer {
                 own.put_journal_buckets(ring);
             }
             own.validate()?;
-            let bytes = own.layout.copies().map(|sector| own.encode_copy(sector)).collect::<Result<_, _>>()?;
+            let bytes =
+                own.layout.copies().map(|sector| own.encode_copy(sector)).collect::<Result<_, _>>()?;
             Ok((own, bytes))
         });
         Ok(Prepared { copies: copies.collect::<Result<_, DecodeError>>()?, next, view })

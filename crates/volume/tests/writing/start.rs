@@ -1,0 +1,228 @@
+//! Opening for writing: refusals, and what recovery writes before it replays.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use frazil_btree::write::CommitError;
+use frazil_device::stamped::{Stamped, Time};
+use frazil_device::{Contents, Device, Event, MemDevice, SECTOR_BYTES};
+use frazil_journal::engine::ReplayHold;
+use frazil_ondisk::jset::JsetEntry;
+use frazil_ondisk::superblock::Superblock;
+use frazil_ondisk::superblock::features::CompatFeatures;
+use frazil_ondisk::superblock::members::{MemberFlags, MemberState};
+use frazil_ondisk::superblock::recovery_pass::{PassSet, RecoveryPass};
+use frazil_ondisk::superblock::sections::{Clean, Ext, JournalV2};
+use frazil_ondisk::units::{DevIndex, Seq};
+use frazil_ondisk::version::Version;
+use frazil_ondisk::{Bpos, BtreeId, Key, KeyBuf, KeyType};
+use frazil_testing::golden::{GoldenImage, State};
+use frazil_volume::open::read_superblock;
+use frazil_volume::write::ReplayTarget;
+use frazil_volume::{OpenError, Recovery};
+
+use crate::made;
+
+/// What opening a changed volume for writing says; nothing may have been written.
+fn refused(change: impl Fn(&mut Superblock)) -> String {
+    let mut made = made::superblocks(2);
+    made.iter_mut().for_each(change);
+    let images = made::devices(&made);
+    let devices = made::shared(&images);
+    let error = made::open_rw(devices.clone()).err().expect("it is refused");
+    for (image, device) in images.iter().zip(&devices) {
+        assert_eq!(read_superblock(image).unwrap(), read_superblock(&**device).unwrap());
+    }
+    let text = error.to_string();
+    assert!(!text.contains('\n'), "one line: {text}");
+    text
+}
+
+fn with_members(sb: &mut Superblock, change: impl Fn(&mut MemberFlags)) {
+    let mut members = sb.members().unwrap();
+    members.list.iter_mut().for_each(|m| change(&mut m.flags));
+    sb.put_members(&members);
+}
+
+#[test]
+fn every_reason_not_to_write_is_one_line() {
+    let older = refused(|sb| {
+        sb.version = Version::new(1, 12);
+        sb.version_min = sb.version;
+    });
+    assert!(older.contains("can only be read") && older.contains("1.12 is older"), "{older}");
+    assert!(refused(|sb| sb.version = Version::new(1, 14)).contains("1.14 is newer"));
+    assert!(refused(|sb| sb.flags.set_initialized(false)).contains("never started"));
+    assert!(refused(|sb| sb.flags.set_has_topology_errors(true)).contains("shape of a b-tree"));
+    let upgrade = refused(|sb| sb.flags.set_version_upgrade_complete(Version::new(1, 9)));
+    assert!(upgrade.contains("upgrade"), "{upgrade}");
+    assert!(refused(|sb| sb.compat = CompatFeatures::WHEN_CLEAN).contains("old programs"));
+    let pass = refused(|sb| {
+        let mut ext = Ext::default();
+        ext.recovery_passes_required =
+            PassSet::of(&[RecoveryPass::CHECK_ALLOCATIONS, RecoveryPass::ALLOC_READ]);
+        sb.sections.put(&ext);
+    });
+    assert!(pass.contains("check_allocations"), "{pass}");
+    let unlisted = refused(|sb| with_members(sb, |flags| flags.set_freespace_initialized(false)));
+    assert!(unlisted.contains("free space of device 0"), "{unlisted}");
+    for none in [
+        |sb: &mut Superblock| sb.put_journal_buckets(&JournalV2::default()),
+        |sb: &mut Superblock| with_members(sb, |flags| flags.set_state(MemberState::ReadOnly)),
+        |sb: &mut Superblock| with_members(sb, |flags| flags.set_data_allowed(0x18)),
+    ] {
+        assert!(refused(none).contains("has a journal"));
+    }
+    let lost = refused(|sb| {
+        let mut entries = Vec::new();
+        JsetEntry::BtreeRoot { btree: BtreeId::INODES, level: 0, key: None }.encode(&mut entries);
+        sb.sections.put(&Clean::new(Seq(7), entries, 0));
+    });
+    assert!(lost.contains("root of b-tree inodes is lost"), "{lost}");
+}
+
+#[test]
+fn devices_must_be_writable() {
+    let images = made::devices(&made::superblocks(2));
+    let devices: Vec<Arc<dyn Device>> =
+        vec![Arc::new(images[0].snapshot()), Arc::new(images[1].snapshot().read_only())];
+    assert!(matches!(made::open_rw(devices), Err(OpenError::ReadOnlyDevice { .. })));
+}
+
+#[test]
+fn numbers_never_come_again_after_a_clean_shutdown_either() {
+    let mut made = made::superblocks(1);
+    made[0].sections.put(&{
+        let mut list = frazil_ondisk::superblock::sections::JournalSeqBlacklist::default();
+        list.add(Seq(5)..Seq(5000));
+        list
+    });
+    let volume = made::open_rw(made::shared(&made::devices(&made))).unwrap();
+    assert_eq!(volume.journal.meta().unwrap(), Seq(5000), "I34");
+}
+
+/// Every write since the beginning: device, first byte, length.
+fn writes(recorded: &[Arc<Stamped>]) -> Vec<(usize, u64, u64)> {
+    let mut all = Vec::new();
+    for (i, device) in recorded.iter().enumerate() {
+        for event in device.recorder().log().events {
+            match event {
+                Event::Write { offset_bytes, contents: Contents::Bytes(bytes), stable, .. } => {
+                    assert!(stable, "each is written through");
+                    all.push((i, offset_bytes, bytes.len() as u64));
+                }
+                Event::Write { .. } => panic!("nothing is discarded or zeroed"),
+                Event::Flush | Event::Mark(_) => {}
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn before_replay_only_the_marker_and_superblocks_are_written() {
+    let mut tried = 0;
+    for image in made::writable_golden().into_iter().filter(|i| i.state == State::Killed) {
+        let time = Arc::new(Time::default());
+        let images = made::golden_devices(&image);
+        let recorded: Vec<_> = images.iter().map(|i| Arc::new(Stamped::new(i.snapshot(), &time))).collect();
+        let devices: Vec<_> = recorded.iter().map(|d| d.clone() as Arc<dyn Device>).collect();
+        let before = read_superblock(&images[0]).unwrap();
+        let volume =
+            made::open_golden(&image, devices.clone()).unwrap_or_else(|e| panic!("{}: {e}", image.name));
+
+        let members = before.members().unwrap();
+        let bucket = |i: usize, at: u64| {
+            let member = members.get(DevIndex(i as u8)).unwrap();
+            frazil_ondisk::units::BucketIndex(at / SECTOR_BYTES / member.bucket_size().0)
+        };
+        let in_journal = |&(i, at, _): &(usize, u64, u64)| {
+            let own = read_superblock(&images[i]).unwrap();
+            own.journal_buckets().unwrap().buckets().any(|b| b == bucket(i, at))
+        };
+        let all = writes(&recorded);
+        let (markers, superblocks): (Vec<_>, Vec<_>) = all.into_iter().partition(in_journal);
+        assert_eq!(markers.len(), usize::from(before.flags.metadata_replicas()), "{}", image.name);
+        assert!(markers.iter().all(|(_, _, len)| *len <= 8192), "{}: {markers:?}", image.name);
+        let copies: Vec<u64> = before.layout.copies().map(|s| s.0 * SECTOR_BYTES).collect();
+        assert!(superblocks.iter().all(|(_, at, _)| copies.contains(at)), "{}: {superblocks:?}", image.name);
+        assert_eq!(superblocks.len(), copies.len() * images.len(), "{}: one write", image.name);
+
+        let Recovery::Replayed { last, .. } = volume.recovery else { panic!("{}", image.name) };
+        let ranges = volume.superblock.blacklisted().unwrap();
+        let added = ranges.last().unwrap();
+        assert!(added.start.0 == last.0 + 1 || ranges.len() == 1, "{}: {ranges:?} after {last}", image.name);
+        assert!(ranges.iter().any(|r| r.contains(&Seq(last.0 + 1))));
+        check_crashes(&image, &recorded, time.now(), &volume.recovery, added.end);
+        tried += 1;
+    }
+    assert!(tried >= 8, "only {tried} images");
+}
+
+/// Recovery that crashed anywhere recovers to the same state, and never uses a number again.
+fn check_crashes(image: &GoldenImage, recorded: &[Arc<Stamped>], end: u64, how: &Recovery, first_new: Seq) {
+    let Recovery::Replayed { first, last, .. } = how else { panic!("{how:?}") };
+    for at in 0..=end {
+        let crashed: Vec<MemDevice> = recorded.iter().map(|d| d.crash_at(at).all_lost()).collect();
+        let again = made::open_golden(image, made::shared(&crashed)).unwrap();
+        let Recovery::Replayed { first: f, last: l, .. } = &again.recovery else { panic!() };
+        assert_eq!((f, l), (first, last), "{} at {at}", image.name);
+        let next = again.superblock.blacklisted().unwrap().last().unwrap().end;
+        assert!(at == 0 && next == first_new || at > 0 && next > first_new, "{} at {at}: {next}", image.name);
+    }
+}
+
+/// Remembers what is replayed.
+struct Recorder<'v> {
+    stored: &'v frazil_btree::Btrees,
+    put: RefCell<BTreeMap<(BtreeId, u8, Bpos), KeyBuf>>,
+    order: RefCell<Vec<(u8, BtreeId)>>,
+}
+
+impl ReplayTarget for Recorder<'_> {
+    fn get(&self, btree: BtreeId, pos: Bpos) -> Result<Option<KeyBuf>, CommitError> {
+        // Below a pointer that is only in the journal there may be nothing to be found.
+        Ok(self.stored.get(btree, pos).ok().flatten().map(|key| key.key().to_owned()))
+    }
+
+    fn replay(&self, btree: BtreeId, level: u8, key: Key<'_>, _: &ReplayHold<'_>) -> Result<(), CommitError> {
+        let twice = self.put.borrow_mut().insert((btree, level, key.k.pos), key.to_owned());
+        assert_eq!(twice, None, "each position once");
+        self.order.borrow_mut().push((level, btree));
+        Ok(())
+    }
+}
+
+#[test]
+fn replay_gives_what_the_overlay_shows() {
+    let mut sums = 0;
+    for image in made::writable_golden().into_iter().filter(|i| i.state == State::Killed) {
+        let images = made::golden_devices(&image);
+        let shown = made::read_golden(&image, made::shared(&images)).unwrap();
+        let volume = made::open_golden(&image, made::shared(&images)).unwrap();
+        let btrees = volume.btrees.clone();
+        let target = Recorder { stored: &btrees, put: RefCell::default(), order: RefCell::default() };
+        assert!(!volume.replay.is_nothing());
+        volume.replay.run(&volume.journal, &target).unwrap();
+        assert_eq!(volume.journal.status().pins.unreplayed, 0, "{}: all entries are let go", image.name);
+
+        let order = target.order.into_inner();
+        let pointers = order.iter().take_while(|(level, _)| *level > 0).count();
+        assert!(order[pointers..].iter().all(|(level, _)| *level == 0), "{}: pointers first", image.name);
+        assert!(order[..pointers].is_sorted_by_key(|(level, _)| std::cmp::Reverse(*level)));
+        for ((btree, level, pos), key) in target.put.into_inner() {
+            if level > 0 {
+                continue;
+            }
+            if btree == BtreeId::ACCOUNTING && key.k.ty == KeyType::ACCOUNTING {
+                sums += 1;
+                continue;
+            }
+            let shown = shown.btrees().get(btree, pos).unwrap().map(|key| key.key().to_owned());
+            let replayed = (key.k.ty != KeyType::DELETED).then_some(key);
+            assert_eq!(replayed, shown, "{}: {btree} {pos}", image.name);
+        }
+    }
+    assert!(sums > 20, "counters are replayed as sums: {sums}");
+}
