@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Geometry, Life, begin, options, read, recover};
 use frazil_device::{Device, Fault, FaultyDevice, MemDevice, RecordingDevice, ThinPool, WhenFull};
 use frazil_journal::engine::{
-    Dirty, FlushFailed, Journal, JournalError, NoSpace, Options, Pin, PinClass, Step, Wait, Watermark,
+    Dirty, FlushFailed, Journal, JournalError, NoSpace, Options, Pin, PinClass, Start, Step, Wait, Watermark,
 };
 use frazil_ondisk::bkey::KeyBuf;
 use frazil_ondisk::jset::EntryType;
@@ -271,6 +271,25 @@ fn entries_go_to_as_many_devices_as_there_are_replicas() {
     let found = read(&dynamic, GEOMETRY).unwrap();
     assert!(found.found.values().all(|f| f.copies.len() == 2), "I5");
     assert_eq!(life.host.replicas.lock().unwrap().len(), 1, "told once");
+}
+
+#[test]
+fn a_device_that_counts_for_no_copy_gets_none() {
+    let devices: Vec<Arc<dyn Device>> = vec![Arc::new(GEOMETRY.device()), Arc::new(GEOMETRY.device())];
+    let host = common::FakeHost::new(devices[0].clone());
+    let mut members: Vec<_> =
+        (0..2).map(|i| common::member(i, devices[usize::from(i)].clone(), GEOMETRY)).collect();
+    members[0].durability = 0;
+    let options = Options { replicas: 2, ..options() };
+    let start = Start { first: Seq(1), replay_from: Seq(1) };
+    let clock = Arc::new(common::ManualClock::default());
+    let journal = Journal::start(members, common::format(), options, start, host.clone(), clock);
+    commit(&journal, 1, 1).unwrap();
+    journal.flush().unwrap();
+    let marked = host.replicas.lock().unwrap().clone();
+    assert_eq!(marked, [[DevIndex(1)].into_iter().collect()], "one copy has to do");
+    let found = read(&devices, GEOMETRY).unwrap();
+    assert!(found.used.iter().all(|entry| entry.devices == [DevIndex(1)]));
 }
 
 #[test]

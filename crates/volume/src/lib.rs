@@ -8,7 +8,7 @@
 //! | does everything that is stored twice agree | [`mod@check`] |
 //! | how an extent becomes bytes: copies, checksums, decryption, decompression, parity | [`data`] |
 //! | capacity, free space, what it is used for | `usage.rs` |
-//! | changing it: what follows from a commit, finding room | [`mod@write`] |
+//! | changing it: opening for writing, what follows from a commit, finding room, stopping | [`mod@write`] |
 //! | why a volume is refused, and what is noticed | `error.rs` |
 
 #![forbid(unsafe_code)]
@@ -28,3 +28,4 @@ pub use error::{Notice, OpenError, SuperblockError};
 pub use open::{JournalView, OpenOptions, Passphrase, Recovery, open};
 pub use usage::{DevUsage, Usage};
 pub use volume::Volume;
+pub use write::{Foundation, WriteOptions, open_rw};

@@ -134,6 +134,13 @@ pub(crate) struct JournalDevice {
     pub(crate) discarding: bool,
 }
 
+impl JournalDevice {
+    /// Whether copies of entries may go there. A device that counts for no copy gets none.
+    pub(crate) fn takes_entries(&self) -> bool {
+        self.writable && self.durability > 0 && self.ring.len() > 0
+    }
+}
+
 /// Counters since the journal started.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {

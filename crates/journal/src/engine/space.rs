@@ -19,7 +19,7 @@ impl Journal {
             device.ring.update(front, ondisk);
         }
         for grade in Grade::ALL {
-            let usable = st.extra.devices.iter().filter(|d| d.writable && d.ring.len() > 0);
+            let usable = st.extra.devices.iter().filter(|d| d.takes_entries());
             let spaces = usable.map(|d| d.ring.space(grade, unplaced.iter().copied()));
             st.extra.space[grade as usize] = filesystem_space(spaces, want);
         }
@@ -37,7 +37,7 @@ impl Journal {
 
     /// Copies an entry should have: as many as asked for, or as there are devices.
     pub(crate) fn copies_wanted(&self, st: &Locked) -> usize {
-        let usable = st.extra.devices.iter().filter(|d| d.writable && d.ring.len() > 0).count();
+        let usable = st.extra.devices.iter().filter(|d| d.takes_entries()).count();
         usable.min(self.options.replicas)
     }
 

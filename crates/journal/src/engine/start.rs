@@ -119,7 +119,7 @@ pub fn write_marker(
     let sectors = bytes.len() as u64 / SECTOR_BYTES;
     let mut copies = 0;
     let mut failure = None;
-    for member in members.iter_mut().filter(|m| m.writable) {
+    for member in members.iter_mut().filter(|m| m.writable && m.durability > 0) {
         let Some(sector) = marker_place(member, sectors, recovery) else { continue };
         match member.device.write_fua_at(sector * SECTOR_BYTES, &bytes) {
             Ok(()) => copies += 1,

@@ -153,9 +153,9 @@ impl Journal {
         if want == 0 {
             return None;
         }
-        let fits = |d: &&mut super::JournalDevice| d.writable && d.durability > 0 && d.ring.room >= sectors;
+        let fits = |d: &&mut super::JournalDevice| d.takes_entries() && d.ring.room >= sectors;
         if st.extra.devices.iter_mut().filter(|d| fits(d)).count() < want {
-            for device in st.extra.devices.iter_mut().filter(|d| d.writable && d.ring.room < sectors) {
+            for device in st.extra.devices.iter_mut().filter(|d| d.takes_entries() && d.ring.room < sectors) {
                 device.ring.next_bucket();
             }
         }
