@@ -46,7 +46,7 @@ fn an_untouched_volume_stays_clean_and_whole() {
             panic!("{}: {:?}", image.name, after.recovery());
         };
         assert_eq!(new.0, old.0 + 1, "{}: one empty entry", image.name);
-        assert!(before.btrees().roots().eq(after.btrees().roots()), "{}: roots", image.name);
+        assert_eq!(before.btrees().roots(), after.btrees().roots(), "{}: roots", image.name);
         let found = check(&after);
         assert!(
             found.counts().eq(found_before.counts()),
