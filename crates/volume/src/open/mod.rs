@@ -9,7 +9,7 @@
 //! 2. **Enough devices?** A missing member is accepted only when the caller allows degraded reading *and* every set of
 //!    replicas still has enough of its members (spec 60 §2.5).
 //! 3. **May it be read at all?** One rule set, `Superblock::access`.
-//! 4. **Unlock** ([`unlock`]): an encrypted volume needs its passphrase before anything else can be read.
+//! 4. **Unlock** ([`mod@unlock`]): an encrypted volume needs its passphrase before anything else can be read.
 //! 5. **Recover in memory** ([`recover`]): after a clean shutdown roots and clocks stand in the superblock; otherwise the
 //!    journal is read and its keys become the overlay of the b-trees. A volume that was formatted but never started gets
 //!    the keys its first start would write ([`initial`]), also as an overlay.
