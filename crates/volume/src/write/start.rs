@@ -1,6 +1,6 @@
 //! From devices to a running journal: opening a volume for writing, up to where its b-trees begin.
 //!
-//! Finding the devices, the key and the state the volume was left in is the same as for reading ([`crate::open`]). What is different:
+//! Finding the devices, the key and the state the volume was left in is the same as for reading ([`mod@crate::open`]). What is different:
 //!
 //! 1. **May it be written?** [`may_be_written`] has the whole list of reasons why not. Nothing has been written when one of them holds.
 //! 2. **Say so.** The superblock is marked "not clean" on every device before anything else is written (spec 60 §4.7), which also shows whether

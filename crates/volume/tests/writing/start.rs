@@ -7,7 +7,7 @@ use std::sync::Arc;
 use frazil_btree::write::CommitError;
 use frazil_device::stamped::{Stamped, Time};
 use frazil_device::{Contents, Device, Event, MemDevice, SECTOR_BYTES};
-use frazil_journal::engine::ReplayHold;
+use frazil_journal::engine::{Protects, ReplayHold};
 use frazil_ondisk::jset::JsetEntry;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::features::CompatFeatures;
@@ -16,7 +16,7 @@ use frazil_ondisk::superblock::recovery_pass::{PassSet, RecoveryPass};
 use frazil_ondisk::superblock::sections::{Clean, Ext, JournalV2};
 use frazil_ondisk::units::{DevIndex, Seq};
 use frazil_ondisk::version::Version;
-use frazil_ondisk::{Bpos, BtreeId, Key, KeyBuf, KeyType};
+use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use frazil_testing::golden::{GoldenImage, State};
 use frazil_volume::open::read_superblock;
 use frazil_volume::write::ReplayTarget;
@@ -174,55 +174,68 @@ fn check_crashes(image: &GoldenImage, recorded: &[Arc<Stamped>], end: u64, how: 
 }
 
 /// Remembers what is replayed.
-struct Recorder<'v> {
-    stored: &'v frazil_btree::Btrees,
+#[derive(Default)]
+struct Recorder {
     put: RefCell<BTreeMap<(BtreeId, u8, Bpos), KeyBuf>>,
-    order: RefCell<Vec<(u8, BtreeId)>>,
+    /// Of what was put: level, counters last; and the entry it is from.
+    order: RefCell<Vec<(Step, Seq)>>,
 }
 
-impl ReplayTarget for Recorder<'_> {
-    fn get(&self, btree: BtreeId, pos: Bpos) -> Result<Option<KeyBuf>, CommitError> {
-        // Below a pointer that is only in the journal there may be nothing to be found.
-        Ok(self.stored.get(btree, pos).ok().flatten().map(|key| key.key().to_owned()))
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Pointers(std::cmp::Reverse<u8>),
+    Counters,
+    Keys,
+}
+
+impl ReplayTarget for Recorder {
+    fn replay(
+        &self,
+        btree: BtreeId,
+        level: u8,
+        key: KeyBuf,
+        hold: &ReplayHold<'_>,
+    ) -> Result<(), CommitError> {
+        let twice = self.put.borrow_mut().insert((btree, level, key.k.pos), key);
+        assert_eq!(twice, None, "each position once");
+        let step = if level > 0 { Step::Pointers(std::cmp::Reverse(level)) } else { Step::Keys };
+        self.order.borrow_mut().push((step, hold.protected_seq()));
+        Ok(())
     }
 
-    fn replay(&self, btree: BtreeId, level: u8, key: Key<'_>, _: &ReplayHold<'_>) -> Result<(), CommitError> {
-        let twice = self.put.borrow_mut().insert((btree, level, key.k.pos), key.to_owned());
-        assert_eq!(twice, None, "each position once");
-        self.order.borrow_mut().push((level, btree));
+    fn replay_counters(&self, delta: KeyBuf, hold: &ReplayHold<'_>) -> Result<(), CommitError> {
+        assert_eq!(
+            delta.k.version.lo >> 32,
+            hold.protected_seq().0,
+            "its version says which entry it is from"
+        );
+        self.order.borrow_mut().push((Step::Counters, hold.protected_seq()));
         Ok(())
     }
 }
 
 #[test]
 fn replay_gives_what_the_overlay_shows() {
-    let mut sums = 0;
+    let mut counters = 0;
     for image in made::writable_golden().into_iter().filter(|i| i.state == State::Killed) {
         let images = made::golden_devices(&image);
         let shown = made::read_golden(&image, made::shared(&images)).unwrap();
         let volume = made::open_golden(&image, made::shared(&images)).unwrap();
-        let btrees = volume.btrees.clone();
-        let target = Recorder { stored: &btrees, put: RefCell::default(), order: RefCell::default() };
+        let target = Recorder::default();
         assert!(!volume.replay.is_nothing());
         volume.replay.run(&volume.journal, &target).unwrap();
         assert_eq!(volume.journal.status().pins.unreplayed, 0, "{}: all entries are let go", image.name);
 
         let order = target.order.into_inner();
-        let pointers = order.iter().take_while(|(level, _)| *level > 0).count();
-        assert!(order[pointers..].iter().all(|(level, _)| *level == 0), "{}: pointers first", image.name);
-        assert!(order[..pointers].is_sorted_by_key(|(level, _)| std::cmp::Reverse(*level)));
-        for ((btree, level, pos), key) in target.put.into_inner() {
-            if level > 0 {
-                continue;
-            }
-            if btree == BtreeId::ACCOUNTING && key.k.ty == KeyType::ACCOUNTING {
-                sums += 1;
-                continue;
-            }
+        assert!(order.is_sorted_by_key(|(step, _)| *step), "{}: pointers, counters, keys", image.name);
+        let keys: Vec<Seq> = order.iter().filter(|(step, _)| *step == Step::Keys).map(|o| o.1).collect();
+        assert!(keys.is_sorted(), "{}: in the order of the journal", image.name);
+        counters += order.iter().filter(|(step, _)| *step == Step::Counters).count();
+        for ((btree, _, pos), key) in target.put.into_inner().into_iter().filter(|(at, _)| at.1 == 0) {
             let shown = shown.btrees().get(btree, pos).unwrap().map(|key| key.key().to_owned());
             let replayed = (key.k.ty != KeyType::DELETED).then_some(key);
             assert_eq!(replayed, shown, "{}: {btree} {pos}", image.name);
         }
     }
-    assert!(sums > 20, "counters are replayed as sums: {sums}");
+    assert!(counters > 100, "{counters} differences of counters");
 }
