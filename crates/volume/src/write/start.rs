@@ -8,7 +8,7 @@
 //! 3. **After a crash** the journal says what is to be replayed, and some of its numbers must never come again. They are made unusable
 //!    *before* the journal starts: first a marker entry far ahead, which every program that recovers the volume finds, then the blacklist in
 //!    the superblock (spec 20 §6). A crash between the two, or after them, recovers to the same state.
-//! 4. **The journal starts** behind all that; after a crash it keeps the old entries until [`Replay`](super::Replay) has passed them.
+//! 4. **The journal starts** behind all that; after a crash it keeps the old entries until [`Replay`] has passed them.
 //!
 //! Until the b-tree engine replays, this is all that has been written: one journal block per copy of the marker, and superblocks.
 
