@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use frazil_btree::Btrees;
 use frazil_ondisk::btree_id::BtreeId;
 use frazil_ondisk::data_type::DataType;
 use frazil_ondisk::superblock::Superblock;
@@ -12,12 +13,13 @@ use frazil_ondisk::superblock::members::{Member, MemberState, Members};
 use frazil_ondisk::superblock::sections::replicas::ReplicasEntry;
 use frazil_ondisk::units::{DevIndex, Sectors};
 use frazil_ondisk::values::accounting::{AccountingPos, Counters, Order};
-use frazil_ondisk::{BVersion, Bpos, Key, KeyType};
+use frazil_ondisk::version::Version;
+use frazil_ondisk::{BVersion, Bpos, Key, KeyBuf, KeyType};
 
 use crate::volume::Volume;
 
 /// Counters of one accounting key, and the number of the last change in them.
-type Sums = (BVersion, Vec<i64>);
+pub(crate) type Sums = (BVersion, Vec<i64>);
 
 /// Space of one kind of data on one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,29 +89,10 @@ impl Volume {
         Ok(in_use.filter_map(|(pos, _)| AccountingPos::decode(pos, order).ok().and_then(entry)).collect())
     }
 
-    /// Accounting keys with the journal's changes added; those of single inodes, which may be as many as there are files and
-    /// which nobody sums up, are left out.
+    /// Accounting keys with the journal's changes added.
     pub(crate) fn accounting(&self) -> frazil_btree::Result<BTreeMap<Bpos, Sums>> {
-        let order = Order::of(self.superblock.version);
-        let is_inum = |pos| matches!(AccountingPos::decode(pos, order), Ok(AccountingPos::Inum { .. }));
-        let mut sums = BTreeMap::new();
-        let mut cursor = self.btrees.cursor(BtreeId::ACCOUNTING, ..);
-        while let Some(key) = cursor.next()? {
-            if let Some(counters) = counters(key).filter(|_| !is_inum(key.k.pos)) {
-                sums.insert(key.k.pos, (key.k.version, counters));
-            }
-        }
-        for delta in self.accounting_deltas.iter().filter(|delta| !is_inum(delta.k.pos)) {
-            let Some(change) = counters(delta.as_key()) else { continue };
-            let (version, sum) = sums.entry(delta.k.pos).or_default();
-            if *version >= delta.k.version {
-                continue;
-            }
-            *version = delta.k.version;
-            sum.resize(sum.len().max(change.len()), 0);
-            sum.iter_mut().zip(change).for_each(|(sum, change)| *sum = sum.saturating_add(change));
-        }
-        Ok(sums)
+        let deltas = self.accounting_deltas.iter().map(KeyBuf::as_key);
+        accounting(&self.btrees, deltas, self.superblock.version)
     }
 
     /// Capacity and what is left of it (spec 50 §6.10), over the devices that can be written.
@@ -119,6 +102,35 @@ impl Volume {
         let capacity = capacity(&self.superblock, &self.members, present);
         usage.settle(Sectors(capacity.0.saturating_sub(hidden.0)), Sectors(0));
     }
+}
+
+/// Accounting keys, and the changes of them that are only in the journal, in its order; those of single inodes, which may be as many as
+/// there are files and which nobody sums up, are left out.
+pub(crate) fn accounting<'k>(
+    btrees: &Btrees,
+    deltas: impl Iterator<Item = Key<'k>>,
+    version: Version,
+) -> frazil_btree::Result<BTreeMap<Bpos, Sums>> {
+    let order = Order::of(version);
+    let is_inum = |pos| matches!(AccountingPos::decode(pos, order), Ok(AccountingPos::Inum { .. }));
+    let mut sums = BTreeMap::new();
+    let mut cursor = btrees.cursor(BtreeId::ACCOUNTING, ..);
+    while let Some(key) = cursor.next()? {
+        if let Some(counters) = counters(key).filter(|_| !is_inum(key.k.pos)) {
+            sums.insert(key.k.pos, (key.k.version, counters));
+        }
+    }
+    for delta in deltas.filter(|delta| !is_inum(delta.k.pos)) {
+        let Some(change) = counters(delta) else { continue };
+        let (version, sum): &mut Sums = sums.entry(delta.k.pos).or_default();
+        if *version >= delta.k.version {
+            continue;
+        }
+        *version = delta.k.version;
+        sum.resize(sum.len().max(change.len()), 0);
+        sum.iter_mut().zip(change).for_each(|(sum, change)| *sum = sum.saturating_add(change));
+    }
+    Ok(sums)
 }
 
 /// What the devices that are present and can be written have room for, reserves taken off (spec 50 §6.10).

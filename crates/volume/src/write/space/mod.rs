@@ -6,7 +6,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | where new data and nodes go | `allocator.rs`, `write_point.rs` |
-//! | discards, dropping cached data | `reclaim.rs` |
+//! | discards, dropping cached data | `reclaim.rs`; by the engine and a thread: `engine.rs` |
 //! | the buckets of a device: free, open, waiting | `device.rs`, `bucket_set.rs` |
 //! | what the b-trees say when the volume is opened | `stored.rs` |
 //! | counters, `statfs`, reservations | `counters.rs` |
@@ -15,6 +15,7 @@ mod allocator;
 mod bucket_set;
 mod counters;
 mod device;
+mod engine;
 mod reclaim;
 mod stored;
 #[cfg(test)]
@@ -23,7 +24,9 @@ mod write_point;
 
 use std::sync::Arc;
 
+use frazil_btree::Btrees;
 use frazil_btree::write::CommitError;
+use frazil_ondisk::Key;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::members::Members;
 use frazil_ondisk::units::{DevIndex, Gen, Sectors, Seq};
@@ -37,11 +40,11 @@ pub use self::counters::DiskReservation;
 #[cfg(test)]
 pub(in crate::write) use self::device::OpenBucket;
 use self::device::{DeviceSpace, Wake};
+pub use self::engine::{RoomMaker, RoomThread};
 pub use self::reclaim::Buckets;
 pub use self::write_point::Writer;
 use crate::derive::{Context, Rules, StripeDevs};
 use crate::usage::{self, Usage};
-use crate::volume::Volume;
 
 /// The space of a volume. Shared by all; every method may be called from any thread.
 pub struct Space {
@@ -53,27 +56,34 @@ pub struct Space {
 }
 
 impl Space {
-    /// The space of an open volume, from its freespace, bucket_gens, need_discard and accounting b-trees.
+    /// The space of a volume with these members, of which those `present` can be used, from its freespace, bucket_gens, need_discard and
+    /// accounting b-trees; `deltas` are changes of counters that are only in the journal, in its order.
     ///
     /// # Errors
-    /// If one of them cannot be read.
-    pub fn load(volume: &Volume) -> frazil_btree::Result<Space> {
-        let order = Order::of(volume.superblock.version);
-        let counters = volume.accounting()?.into_iter().filter_map(|(pos, (_, stored))| {
+    /// If one of the b-trees cannot be read.
+    pub fn load<'k>(
+        superblock: &Superblock,
+        members: &Members,
+        present: impl Fn(DevIndex) -> bool,
+        btrees: &Btrees,
+        deltas: impl Iterator<Item = Key<'k>>,
+    ) -> frazil_btree::Result<Space> {
+        let order = Order::of(superblock.version);
+        let stored = usage::accounting(btrees, deltas, superblock.version)?;
+        let counters = stored.into_iter().filter_map(|(pos, (_, stored))| {
             let mut counters = [0; 3];
             counters.iter_mut().zip(stored).for_each(|(to, from)| *to = from);
             Some((AccountingPos::decode(pos, order).ok()?, counters))
         });
-        let present = |dev: DevIndex| volume.devices.get(dev.0).is_some();
-        let space = Space::new(&volume.superblock, &volume.members, present, counters);
+        let space = Space::new(superblock, members, present, counters);
         for device in space.devices() {
-            stored::load(device, volume.btrees(), volume.superblock.version)?;
+            stored::load(device, btrees, superblock.version)?;
         }
         Ok(space)
     }
 
     /// The space of a volume with these members, of which those `present` can be used, and these counters; all buckets are in use.
-    pub(crate) fn new(
+    fn new(
         superblock: &Superblock,
         members: &Members,
         present: impl Fn(DevIndex) -> bool,
