@@ -3,6 +3,10 @@
 //! The newest key of every position and level is put into the node that covers it, pinned by the entry it comes from, as if it had just been
 //! committed; then the journal goes on from there, and write-back does the rest in its own time. Levels above the leaves come first, because
 //! they say where the leaves are. Nothing is journalled again, and nothing derived: that stands in the same entries.
+//!
+//! A node that becomes full on the way is replaced, which is a commit with triggers, and these look at the b-trees about space. So those
+//! come before all others, too, and neither they nor pointers lead to a replacement while they come: what the triggers see must be
+//! what the journal says, and must not be overwritten by older keys afterwards. The nodes stay fuller than usual until they are written back.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -17,8 +21,8 @@ use super::hooks::CommitError;
 use crate::error::Span;
 
 impl Engine {
-    /// Puts a key of `level` as the journal's entry under `hold` has it. Call it for the newest key of each position, for higher levels first; not for
-    /// [`BtreeId::ACCOUNTING`].
+    /// Puts a key of `level` as the journal's entry under `hold` has it. Call it for the newest key of each position, for higher levels first, then for
+    /// b-trees [about space](is_about_space); not for [`BtreeId::ACCOUNTING`].
     ///
     /// # Errors
     /// If a node on the way cannot be had, or the b-tree has no such level.
@@ -55,7 +59,8 @@ impl Engine {
                 self.trees.reshaped();
             }
             drop(committer);
-            let full = (fill == Fill::Full).then_some(node);
+            let may_replace = level == 0 && !is_about_space(btree);
+            let full = (fill == Fill::Full && may_replace).then_some(node);
             return self.relieve(full.as_slice());
         }
     }
@@ -76,4 +81,17 @@ impl Engine {
         }
         Ok(!includes)
     }
+}
+
+/// Whether triggers change the keys of a b-tree when nodes come and go: they must be replayed before any node is replaced.
+pub fn is_about_space(btree: BtreeId) -> bool {
+    matches!(
+        btree,
+        BtreeId::ALLOC
+            | BtreeId::FREESPACE
+            | BtreeId::NEED_DISCARD
+            | BtreeId::BUCKET_GENS
+            | BtreeId::LRU
+            | BtreeId::BACKPOINTERS
+    )
 }

@@ -3,6 +3,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | opening for writing: refusals, recovery, the journal's start | `start.rs` |
+//! | all parts of a volume that is being written, put together | `live.rs` |
 //! | bringing the journal's keys into the b-trees | `replay.rs` |
 //! | stopping, cleanly or at once, and going on | `stop.rs` |
 //! | what follows from a commit | [`triggers`] |
@@ -15,6 +16,7 @@
 
 mod clock;
 mod host;
+mod live;
 mod replay;
 pub mod space;
 mod start;
@@ -28,6 +30,7 @@ pub mod triggers;
 
 pub use clock::IoClocks;
 pub use host::{JournalEvents, VolumeHost};
+pub use live::{Live, LiveOptions};
 pub use replay::{Replay, ReplayTarget};
 pub use start::{Foundation, WriteOptions, open_rw};
 pub use stop::{StopError, WriteBack, go_on, stop_clean, stop_now};

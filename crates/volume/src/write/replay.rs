@@ -1,6 +1,7 @@
 //! Replay: bringing what only the journal holds into the b-trees (spec 60 §4.8).
 //!
-//! Three steps. **Pointers** first, the highest level first, so that every later step goes down the tree as the journal knows it. Then the
+//! Four steps. **Pointers** first, the highest level first, so that every later step goes down the tree as the journal knows it. Then the
+//! b-trees about **space**: from then on nodes may be replaced, which needs to know what is free. Then the
 //! **counters**: in the journal they are differences, and one whose version the b-tree already has was applied before the crash
 //! (spec 50 §2.8). Then all **other keys**, in the order of the journal: so the entries can be let go one after the other, and the
 //! journal drains while it is replayed, however full it was.
@@ -8,7 +9,7 @@
 //! Replay makes no journal entries of its own. Each key pins the old entry it came from, under the journal's hold, so a crash in the
 //! middle begins the same replay again, with the same result.
 
-use frazil_btree::write::{CommitError, Engine};
+use frazil_btree::write::{CommitError, Engine, is_about_space};
 use frazil_journal::Journal;
 use frazil_journal::engine::ReplayHold;
 use frazil_journal::read;
@@ -75,6 +76,11 @@ impl Replay {
         Replay { pending: Some(Pending { overlay, first_new }) }
     }
 
+    /// What the journal holds.
+    pub(super) fn overlay(&self) -> Option<&read::Overlay> {
+        self.pending.as_ref().map(|pending| &pending.overlay)
+    }
+
     /// Whether there is nothing to be done. An empty journal after a crash has still to be passed.
     pub fn is_nothing(&self) -> bool {
         self.pending.is_none()
@@ -87,6 +93,7 @@ impl Replay {
     pub fn run(self, journal: &Journal, target: &dyn ReplayTarget) -> Result<(), CommitError> {
         let Some(Pending { overlay, first_new }) = self.pending else { return Ok(()) };
         pointers(&overlay, journal, target)?;
+        space(&overlay, journal, target)?;
         counters(&overlay, journal, target)?;
         others(&overlay, journal, target)?;
         journal.replayed(Seq(first_new.0 - 1));
@@ -110,6 +117,16 @@ fn pointers(
     Ok(())
 }
 
+fn space(overlay: &read::Overlay, journal: &Journal, target: &dyn ReplayTarget) -> Result<(), CommitError> {
+    for (btree, _) in overlay.levels().filter(|(btree, level)| *level == 0 && is_about_space(*btree)) {
+        let keys = overlay.level(btree, 0);
+        for i in 0..keys.len() {
+            target.replay(btree, 0, keys.key(i).to_owned(), &journal.replay_hold(keys.seq(i)))?;
+        }
+    }
+    Ok(())
+}
+
 fn counters(
     overlay: &read::Overlay,
     journal: &Journal,
@@ -123,7 +140,7 @@ fn counters(
 
 fn others(overlay: &read::Overlay, journal: &Journal, target: &dyn ReplayTarget) -> Result<(), CommitError> {
     let mut all = Vec::new();
-    for (btree, level) in overlay.levels().filter(|(_, level)| *level == 0) {
+    for (btree, level) in overlay.levels().filter(|(b, level)| *level == 0 && !is_about_space(*b)) {
         let keys = overlay.level(btree, level);
         all.extend((0..keys.len()).map(|i| (keys.seq(i), btree, i)));
     }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod host;
+mod live;
 mod made;
 mod start;
 mod stop;
 mod store;
+mod work;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use frazil_btree::write::CommitError;
+use frazil_btree::write::{CommitError, is_about_space};
 use frazil_device::stamped::{Stamped, Time};
 use frazil_device::{Contents, Device, Event, MemDevice, SECTOR_BYTES};
 use frazil_journal::engine::{Protects, ReplayHold};
@@ -177,13 +177,14 @@ fn check_crashes(image: &GoldenImage, recorded: &[Arc<Stamped>], end: u64, how: 
 #[derive(Default)]
 struct Recorder {
     put: RefCell<BTreeMap<(BtreeId, u8, Bpos), KeyBuf>>,
-    /// Of what was put: level, counters last; and the entry it is from.
+    /// Of what was put: the step, and the entry it is from.
     order: RefCell<Vec<(Step, Seq)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Pointers(std::cmp::Reverse<u8>),
+    Space,
     Counters,
     Keys,
 }
@@ -198,7 +199,11 @@ impl ReplayTarget for Recorder {
     ) -> Result<(), CommitError> {
         let twice = self.put.borrow_mut().insert((btree, level, key.k.pos), key);
         assert_eq!(twice, None, "each position once");
-        let step = if level > 0 { Step::Pointers(std::cmp::Reverse(level)) } else { Step::Keys };
+        let step = match level {
+            0 if is_about_space(btree) => Step::Space,
+            0 => Step::Keys,
+            _ => Step::Pointers(std::cmp::Reverse(level)),
+        };
         self.order.borrow_mut().push((step, hold.protected_seq()));
         Ok(())
     }
@@ -227,7 +232,7 @@ fn replay_gives_what_the_overlay_shows() {
         assert_eq!(volume.journal.status().pins.unreplayed, 0, "{}: all entries are let go", image.name);
 
         let order = target.order.into_inner();
-        assert!(order.is_sorted_by_key(|(step, _)| *step), "{}: pointers, counters, keys", image.name);
+        assert!(order.is_sorted_by_key(|(step, _)| *step), "{}: pointers, space, counters, keys", image.name);
         let keys: Vec<Seq> = order.iter().filter(|(step, _)| *step == Step::Keys).map(|o| o.1).collect();
         assert!(keys.is_sorted(), "{}: in the order of the journal", image.name);
         counters += order.iter().filter(|(step, _)| *step == Step::Counters).count();

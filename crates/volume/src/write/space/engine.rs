@@ -1,7 +1,7 @@
 //! Making room in a volume that runs: the b-tree engine as [`Buckets`], and a thread that discards.
 //!
-//! Whoever finds no room makes some himself ([`RoomMaker`] as [`Relief`]). So that this is rare, a thread does the same ahead of time: it
-//! wakes up when there is something to discard, and when few buckets are free.
+//! Whoever finds no room makes some himself ([`RoomMaker`] as [`Relief`]). So that this is rare, a thread wakes up whenever there is
+//! something to discard.
 
 use std::sync::{Arc, Weak};
 
@@ -70,7 +70,7 @@ pub struct RoomMaker {
 enum Wanted {
     Nothing,
     Work,
-    /// Pause; somebody waits until it does.
+    /// End.
     Stop,
 }
 

@@ -1,0 +1,225 @@
+//! A volume that is being written: its parts, put together and running.
+//!
+//! [`super::open_rw`] leads up to a journal that runs and b-trees that are as they were when the volume was left. [`Live::start`] builds the rest on that:
+//!
+//! 1. **Space** is loaded from the b-trees as the journal leaves them, before anything is replayed, because already the first node that is
+//!    replaced during replay needs a free place.
+//! 2. **Triggers, allocator and engine** come to life, and know each other.
+//! 3. **Replay** brings what only the journal holds into the b-trees.
+//! 4. **Threads** drive the journal and make room, unless a simulator wants to do that itself.
+//!
+//! [`Live::stop`] goes the same way back, up to a volume that is marked clean.
+
+use std::sync::{Arc, Weak};
+
+use frazil_btree::write::{CommitError, Engine, EngineOptions, EngineParts, NodeWriter, Triggers};
+use frazil_btree::{Btrees, NodeStore, Overlay};
+use frazil_device::DeviceSet;
+use frazil_journal::Journal;
+use frazil_journal::engine::Dirt;
+use frazil_journal::engine::driver::Driver;
+use frazil_ondisk::crypto::Key;
+use frazil_ondisk::units::{DevIndex, Seq};
+use parking_lot::Mutex;
+
+use super::host::{JournalEvents, VolumeHost};
+use super::space::{Allocator, Relief, RoomMaker, RoomThread, Space};
+use super::start::Foundation;
+use super::stop::{StopError, WriteBack, stop_clean};
+use super::superblock::SuperblockStore;
+use super::superblocks::Superblocks;
+use super::triggers::Deriver;
+
+/// How a volume is to run.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// For the engine.
+    pub engine: EngineOptions,
+    /// Memory for nodes while space is loaded from a journal that is not replayed yet.
+    pub cache_bytes: usize,
+    /// Whether threads of its own drive it.
+    pub threads: bool,
+}
+
+/// See the [module](self). Shared by all; every method may be called from any thread.
+pub struct Live {
+    engine: Arc<Engine>,
+    space: Arc<Space>,
+    allocator: Arc<Allocator>,
+    room: Arc<RoomMaker>,
+    host: Arc<VolumeHost>,
+    superblock: Arc<SuperblockStore>,
+    devices: DeviceSet,
+    key: Option<Key>,
+    threads: Mutex<Option<Threads>>,
+    /// Held here, because the host holds it weakly.
+    _listener: Arc<Listener>,
+}
+
+/// Stop when dropped.
+struct Threads {
+    _room: RoomThread,
+    _journal: Driver,
+}
+
+/// Passes on what the journal says.
+struct Listener {
+    space: Arc<Space>,
+    engine: Weak<Engine>,
+}
+
+impl JournalEvents for Listener {
+    fn flushed(&self, seq: Seq) {
+        self.space.flushed(seq);
+    }
+
+    fn dirt(&self) -> Dirt {
+        let many_nodes = self.engine.upgrade().is_some_and(|engine| engine.has_much_dirt());
+        Dirt { many_nodes, ..Dirt::default() }
+    }
+}
+
+impl Live {
+    /// Sets a volume going.
+    ///
+    /// # Errors
+    /// If a b-tree that is needed cannot be read, if replay fails, or if there is no thread to be had. What is on the devices is as it was, but for what
+    /// [`super::open_rw`] did.
+    pub fn start(foundation: Foundation, options: &LiveOptions) -> Result<Arc<Live>, CommitError> {
+        let space = Arc::new(load_space(&foundation, options.cache_bytes)?);
+        let metadata_csum =
+            foundation.metadata_csum_type().map_err(|error| CommitError::Inconsistent(error.to_string()))?;
+        let writer = NodeWriter::new(foundation.devices.clone(), foundation.node_format(), metadata_csum);
+        let Foundation { devices, key, superblock, host, journal, btrees, replay, .. } = foundation;
+
+        let superblocks = Arc::clone(&superblock) as Arc<dyn Superblocks>;
+        let clocks = Arc::clone(host.clocks());
+        let of_superblock = Arc::clone(&superblocks);
+        let allocator = Allocator::new(Arc::clone(&space), of_superblock, &superblock.view().superblock);
+        let allocator = Arc::new(allocator);
+        let triggers: Arc<dyn Triggers> =
+            Arc::new(Deriver::new(Arc::clone(&space), superblocks, Arc::clone(&clocks)));
+        let parts = EngineParts {
+            trees: btrees,
+            journal: Arc::clone(&journal),
+            triggers,
+            space: Arc::clone(&allocator) as Arc<dyn frazil_btree::write::NodeSpace>,
+            writer,
+        };
+        let engine = Engine::new(parts, &options.engine);
+        let listener = Arc::new(Listener { space: Arc::clone(&space), engine: Arc::downgrade(&engine) });
+        let told: Weak<Listener> = Arc::downgrade(&listener);
+        host.listen(told);
+        let room = RoomMaker::new(Arc::clone(&space), devices.clone(), clocks, &engine);
+        let relief = Arc::downgrade(&room) as Weak<dyn Relief>;
+        allocator.set_relief(relief);
+
+        replay.run(&journal, &*engine)?;
+        let threads = options.threads.then(|| Threads::start(&journal, &room)).transpose();
+        let threads = threads.map_err(|error| CommitError::Device(format!("no thread: {error}")))?;
+        Ok(Arc::new(Live {
+            engine,
+            space,
+            allocator,
+            room,
+            host,
+            superblock,
+            devices,
+            key,
+            threads: Mutex::new(threads),
+            _listener: listener,
+        }))
+    }
+
+    /// Changes b-trees.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The b-trees.
+    pub fn btrees(&self) -> &Arc<Btrees> {
+        self.engine.trees()
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Arc<Journal> {
+        self.engine.journal()
+    }
+
+    /// How much space there is, and promises of it.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Places for data.
+    pub fn allocator(&self) -> &Arc<Allocator> {
+        &self.allocator
+    }
+
+    /// Makes room; a simulator calls [`RoomMaker::step`].
+    pub fn room(&self) -> &Arc<RoomMaker> {
+        &self.room
+    }
+
+    /// Clocks, key versions, roots.
+    pub fn host(&self) -> &Arc<VolumeHost> {
+        &self.host
+    }
+
+    /// The superblock.
+    pub fn superblock(&self) -> &Arc<SuperblockStore> {
+        &self.superblock
+    }
+
+    /// The devices that are present.
+    pub fn devices(&self) -> &DeviceSet {
+        &self.devices
+    }
+
+    /// The master key, if the volume is encrypted.
+    pub fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
+    }
+
+    /// Writes everything back and marks the volume clean. Nobody may commit any more. It does not go on after that.
+    ///
+    /// # Errors
+    /// If something cannot be written. The volume is not marked clean then, and recovers at its next start.
+    pub fn stop(&self) -> Result<(), StopError> {
+        drop(self.threads.lock().take());
+        self.allocator.release();
+        stop_clean(self.journal(), &self.host, self)
+    }
+}
+
+impl Threads {
+    fn start(journal: &Arc<Journal>, room: &Arc<RoomMaker>) -> std::io::Result<Threads> {
+        Ok(Threads { _room: RoomThread::start(room)?, _journal: Driver::start(journal)? })
+    }
+}
+
+impl WriteBack for Live {
+    fn settle(&self) -> Result<bool, CommitError> {
+        let any = self.engine.status().buffered_keys > 0;
+        self.engine.flush_buffer()?;
+        Ok(any)
+    }
+}
+
+/// Space as it is with everything that the journal holds.
+fn load_space(foundation: &Foundation, cache_bytes: usize) -> Result<Space, CommitError> {
+    let view = foundation.superblock.view();
+    let present = |dev: DevIndex| foundation.devices.get(dev.0).is_some();
+    let load = |btrees: &Btrees, deltas: &mut dyn Iterator<Item = frazil_ondisk::Key<'_>>| {
+        Space::load(&view.superblock, &view.members, present, btrees, deltas)
+    };
+    let Some(journal) = foundation.replay.overlay() else {
+        return Ok(load(&foundation.btrees, &mut std::iter::empty())?);
+    };
+    let blacklist = foundation.superblock.blacklisted();
+    let blacklist = blacklist.map_err(|error| CommitError::Inconsistent(error.to_string()))?;
+    let store = NodeStore::new(foundation.devices.clone(), foundation.node_format(), blacklist);
+    let (roots, overlay) = (foundation.host.durable_roots(), Overlay::from(journal));
+    let btrees = Btrees::new(roots, overlay, Box::new(store), cache_bytes);
+    Ok(load(&btrees, &mut journal.deltas().map(|delta| delta.key))?)
+}
