@@ -11,6 +11,7 @@
 //! | writing the superblock, and what for | [`superblock`] |
 //! | what every journal entry carries, and who hears what the journal says | `host.rs` |
 //! | which buckets there are to write to, how much may be promised | [`space`] |
+//! | how blocks of a file get onto the devices | [`data`] |
 //! | when a bucket was last used | `clock.rs` |
 //! | the time of day | `time.rs` |
 
@@ -18,6 +19,7 @@ mod clock;
 mod host;
 mod live;
 mod replay;
+pub mod data;
 pub mod space;
 mod start;
 mod stop;
