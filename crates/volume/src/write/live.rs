@@ -22,6 +22,7 @@ use frazil_ondisk::crypto::Key;
 use frazil_ondisk::units::{DevIndex, Seq};
 use parking_lot::Mutex;
 
+use super::data::DataWriter;
 use super::host::{JournalEvents, VolumeHost};
 use super::space::{Allocator, Relief, RoomMaker, RoomThread, Space};
 use super::start::Foundation;
@@ -29,6 +30,7 @@ use super::stop::{StopError, WriteBack, stop_clean};
 use super::superblock::SuperblockStore;
 use super::superblocks::Superblocks;
 use super::triggers::Deriver;
+use crate::data::{Reader, ReaderOptions};
 
 /// How a volume is to run.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct Live {
     space: Arc<Space>,
     allocator: Arc<Allocator>,
     room: Arc<RoomMaker>,
+    data: DataWriter,
+    reader: Reader,
     host: Arc<VolumeHost>,
     superblock: Arc<SuperblockStore>,
     devices: DeviceSet,
@@ -110,9 +114,17 @@ impl Live {
         let listener = Arc::new(Listener { space: Arc::clone(&space), engine: Arc::downgrade(&engine) });
         let told: Weak<Listener> = Arc::downgrade(&listener);
         host.listen(told);
-        let room = RoomMaker::new(Arc::clone(&space), devices.clone(), clocks, &engine);
+        let room = RoomMaker::new(Arc::clone(&space), devices.clone(), Arc::clone(&clocks), &engine);
         let relief = Arc::downgrade(&room) as Weak<dyn Relief>;
         allocator.set_relief(relief);
+
+        let versions = Arc::clone(&host);
+        let versions = Box::new(move || versions.next_key_version());
+        let of_allocator = Arc::clone(&allocator);
+        let data = DataWriter::new(of_allocator, devices.clone(), clocks, key.clone(), versions);
+        let view = superblock.view();
+        let reader_options = ReaderOptions::of(&view.superblock, &view.members, key.clone());
+        let reader = Reader::new(devices.clone(), Arc::clone(engine.trees()), reader_options);
 
         replay.run(&journal, &*engine)?;
         let threads = options.threads.then(|| Threads::start(&journal, &room)).transpose();
@@ -122,6 +134,8 @@ impl Live {
             space,
             allocator,
             room,
+            data,
+            reader,
             host,
             superblock,
             devices,
@@ -159,6 +173,16 @@ impl Live {
     /// Makes room; a simulator calls [`RoomMaker::step`].
     pub fn room(&self) -> &Arc<RoomMaker> {
         &self.room
+    }
+
+    /// Writes the data of files.
+    pub fn data(&self) -> &DataWriter {
+        &self.data
+    }
+
+    /// Reads the data of files.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Clocks, key versions, roots.

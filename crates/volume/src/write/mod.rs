@@ -16,10 +16,10 @@
 //! | the time of day | `time.rs` |
 
 mod clock;
+pub mod data;
 mod host;
 mod live;
 mod replay;
-pub mod data;
 pub mod space;
 mod start;
 mod stop;
