@@ -29,7 +29,7 @@
 //! | merging a node with the journal's keys | `view.rs`, `overlay.rs` |
 //! | eviction, and many threads wanting one node | `cache.rs` |
 //! | replicas, checksums, blacklisted updates | `node_store.rs` |
-//! | who is whose ancestor | `snapshots.rs` |
+//! | who is whose ancestor | `snapshots.rs`; while that changes `live_snapshots.rs` |
 //! | what a snapshot sees | `snapshot_cursor.rs` |
 
 #![forbid(unsafe_code)]
@@ -40,6 +40,7 @@ mod cursor;
 mod delta;
 mod error;
 mod handle;
+mod live_snapshots;
 mod node;
 mod node_store;
 mod overlay;
@@ -60,6 +61,7 @@ pub use cache::CacheStats;
 pub use cursor::Cursor;
 pub use error::{Error, NodePlace, Problem, ProblemKind, ReplicaFailure, Result, Span, Unreadable};
 pub use handle::KeyHandle;
+pub use live_snapshots::LiveSnapshots;
 pub use node_store::{NodeFormat, NodeStore};
 pub use overlay::Overlay;
 pub use snapshot_cursor::SnapshotCursor;

@@ -138,6 +138,14 @@ impl SnapshotTable {
         Self { ids, nodes }
     }
 
+    /// The table with more snapshots, or with others in the place of those it has.
+    pub fn with(&self, more: impl IntoIterator<Item = SnapshotInfo>) -> Self {
+        let known = self.ids.iter().zip(&self.nodes);
+        let known =
+            known.map(|(&id, n)| SnapshotInfo { id: SnapshotId(id), parent: n.parent, state: n.state });
+        Self::new(known.chain(more))
+    }
+
     fn node(&self, id: SnapshotId) -> Option<&TableNode> {
         self.ids.binary_search(&id.0).ok().map(|i| &self.nodes[i])
     }

@@ -38,7 +38,7 @@ pub(crate) fn str_hash(node: NodeId, inode: &Inode) -> Result<StrHash> {
 }
 
 /// The slot a (folded) name belongs at in a directory.
-fn dirent_slot(node: NodeId, dir: &Inode, name: &[u8]) -> Result<u64> {
+pub(crate) fn dirent_slot(node: NodeId, dir: &Inode, name: &[u8]) -> Result<u64> {
     let slot = str_hash(node, dir)?.dirent(name);
     if !dir.flags.contains(InodeFlags::DIRENT_OFFSET_31BIT) {
         return Ok(slot);
@@ -48,7 +48,7 @@ fn dirent_slot(node: NodeId, dir: &Inode, name: &[u8]) -> Result<u64> {
 
 impl Namespace {
     /// Whether names in a directory are folded: its own option, or the volume's.
-    fn casefolds(&self, dir: &Inode) -> bool {
+    pub(crate) fn casefolds(&self, dir: &Inode) -> bool {
         dir.opts.get(InodeOpt::Casefold).map_or(self.casefold, |on| on != 0)
     }
 

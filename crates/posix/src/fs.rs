@@ -6,6 +6,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use frazil_btree::LiveSnapshots;
 use frazil_volume::Volume;
 
 use crate::attr::{Attr, DirEntry, FsStat, NodeId, Whence};
@@ -43,7 +44,7 @@ impl Fs {
         let names = Namespace {
             unfinished,
             btrees: Arc::clone(volume.btrees()),
-            snapshots: Arc::clone(volume.snapshots()),
+            snapshots: LiveSnapshots::new(Arc::clone(volume.snapshots())),
             subvols: SubvolCache::default(),
             time_base: superblock.time_base(),
             casefold: superblock.flags.casefold(),

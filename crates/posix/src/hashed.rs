@@ -7,7 +7,7 @@
 //!
 //! The search sees what one snapshot sees. A whiteout of that snapshot is an empty slot.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use frazil_btree::{Btrees, View};
 use frazil_ondisk::units::Inum;
@@ -37,8 +37,7 @@ pub(crate) fn find<T>(
     slot: u64,
     mut probe: impl FnMut(Key<'_>) -> Probe<T>,
 ) -> Result<Option<T>> {
-    let range = Bpos::new(owner.0, slot, 0)..Bpos::new(owner.0, u64::MAX, 0);
-    let mut cursor = btrees.visible(btree, view, range);
+    let mut cursor = btrees.visible(btree, view, slots(owner, slot));
     let mut expected = slot;
     while let Some(key) = cursor.next()? {
         if key.k.pos.offset != expected {
@@ -54,6 +53,11 @@ pub(crate) fn find<T>(
         expected += 1;
     }
     Ok(None)
+}
+
+/// The slots of the table of `owner` from one on.
+pub(crate) fn slots(owner: Inum, from: u64) -> Range<Bpos> {
+    Bpos::new(owner.0, from, 0)..Bpos::new(owner.0, u64::MAX, 0)
 }
 
 /// What a scan does where a node cannot be read.
@@ -78,8 +82,7 @@ pub(crate) fn scan(
     on_damage: OnDamage,
     mut show: impl FnMut(Key<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
-    let range = Bpos::new(owner.0, slot, 0)..Bpos::new(owner.0, u64::MAX, 0);
-    let mut cursor = btrees.visible(btree, view, range);
+    let mut cursor = btrees.visible(btree, view, slots(owner, slot));
     let mut result = Ok(());
     loop {
         match cursor.next() {

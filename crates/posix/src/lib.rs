@@ -19,6 +19,7 @@
 //! | "..", and paths for people | `path.rs` |
 //! | operations that a crash interrupted | `unfinished.rs` |
 //! | going through a whole tree | `walk.rs` |
+//! | changing files | [`write`] |
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +41,7 @@ mod testing;
 mod tests;
 mod unfinished;
 mod walk;
+pub mod write;
 mod xattr;
 
 pub use attr::{Attr, DirEntry, FileType, FsStat, NodeId, Timestamp, Whence};

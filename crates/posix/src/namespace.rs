@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use frazil_btree::{Btrees, SnapshotTable, View};
+use frazil_btree::{Btrees, LiveSnapshots, View};
 use frazil_ondisk::superblock::time::TimeBase;
 use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::inode::{Inode, InodeFlags, InodeOpt};
@@ -23,7 +23,7 @@ use crate::unfinished::Unfinished;
 /// The metadata of a volume. See the [module](self).
 pub(crate) struct Namespace {
     pub(crate) btrees: Arc<Btrees>,
-    pub(crate) snapshots: Arc<SnapshotTable>,
+    pub(crate) snapshots: LiveSnapshots,
     pub(crate) subvols: SubvolCache,
     /// Files in the middle of an operation.
     pub(crate) unfinished: Unfinished,
@@ -108,7 +108,7 @@ impl Namespace {
 }
 
 /// The inode in a key of the inodes b-tree; `None` if the key is what a deleted inode leaves behind.
-fn decode_inode(key: Key<'_>) -> Result<Option<Inode>> {
+pub(crate) fn decode_inode(key: Key<'_>) -> Result<Option<Inode>> {
     match key.k.ty {
         KeyType::INODE | KeyType::INODE_V2 | KeyType::INODE_V3 => Inode::decode(key.k.ty, key.value)
             .map(Some)

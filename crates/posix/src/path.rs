@@ -74,7 +74,7 @@ impl Namespace {
 }
 
 /// The directory an inode remembers. The root of a subvolume lies in another subvolume.
-fn holder(node: NodeId, inode: &Inode) -> Option<NodeId> {
+pub(crate) fn holder(node: NodeId, inode: &Inode) -> Option<NodeId> {
     let subvol = if inode.parent_subvol.0 == 0 { node.subvol } else { inode.parent_subvol };
     (inode.dir.0 != 0).then_some(NodeId { subvol, inum: inode.dir })
 }

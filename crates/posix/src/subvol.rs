@@ -31,7 +31,40 @@ pub(crate) struct Subvol {
 
 /// The subvolumes met so far.
 #[derive(Default)]
-pub(crate) struct SubvolCache(RwLock<HashMap<SubvolId, Arc<Subvol>>>);
+pub(crate) struct SubvolCache(RwLock<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// Grows whenever everything is forgotten.
+    age: u64,
+    by_id: HashMap<SubvolId, Arc<Subvol>>,
+}
+
+impl SubvolCache {
+    /// A subvolume that is known, or the age as of which it is not.
+    fn get(&self, id: SubvolId) -> std::result::Result<Arc<Subvol>, u64> {
+        let known = self.0.read();
+        known.by_id.get(&id).map(Arc::clone).ok_or(known.age)
+    }
+
+    /// Keeps what was read after `get` named that age, unless everything has been forgotten meanwhile.
+    fn keep(&self, age: u64, id: SubvolId, subvol: &Arc<Subvol>) {
+        let mut known = self.0.write();
+        if known.by_id.len() >= CACHED_MAX {
+            known.by_id.clear();
+        }
+        if known.age == age {
+            known.by_id.insert(id, Arc::clone(subvol));
+        }
+    }
+
+    /// Forgets everything: subvolumes have changed.
+    pub(crate) fn forget(&self) {
+        let mut known = self.0.write();
+        known.age += 1;
+        known.by_id.clear();
+    }
+}
 
 /// A subvolume, for listings.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,22 +95,38 @@ impl Namespace {
     /// # Errors
     /// If the subvolumes b-tree cannot be read, or the subvolume has no snapshot.
     pub(crate) fn subvol(&self, id: SubvolId) -> Result<Option<Arc<Subvol>>> {
-        if let Some(known) = self.subvols.0.read().get(&id) {
-            return Ok(Some(Arc::clone(known)));
-        }
+        let age = match self.subvols.get(id) {
+            Ok(known) => return Ok(Some(known)),
+            Err(age) => age,
+        };
         let Some(handle) = self.btrees.get(BtreeId::SUBVOLUMES, Bpos::new(0, id.0.into(), 0))? else {
             return Ok(None);
         };
         let Some(subvolume) = decode_live(handle.key())? else { return Ok(None) };
-        let view =
-            self.snapshots.view(subvolume.snapshot).map_err(|e| Error::Io(format!("subvolume {id}: {e}")))?;
+        let view = self.view(id, subvolume.snapshot)?;
         let subvol = Arc::new(Subvol { view, root: subvolume.inode });
-        let mut known = self.subvols.0.write();
-        if known.len() >= CACHED_MAX {
-            known.clear();
-        }
-        known.insert(id, Arc::clone(&subvol));
+        self.subvols.keep(age, id, &subvol);
         Ok(Some(subvol))
+    }
+
+    /// What the snapshot of a subvolume sees. It may be newer than the table of snapshots.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub(crate) fn view(&self, id: SubvolId, snapshot: SnapshotId) -> Result<View> {
+        if let Ok(view) = self.snapshots.view(snapshot) {
+            return Ok(view);
+        }
+        self.refresh_snapshots()?;
+        self.snapshots.view(snapshot).map_err(|e| Error::Io(format!("subvolume {id}: {e}")))
+    }
+
+    /// Takes notice of snapshots that were made or deleted. Who finds a subvolume afterwards finds it as it is now.
+    ///
+    /// # Errors
+    /// If the snapshots b-tree cannot be read.
+    pub(crate) fn refresh_snapshots(&self) -> Result<()> {
+        Ok(self.snapshots.reload(&self.btrees, || self.subvols.forget())?)
     }
 
     /// All subvolumes in use, in the order of their ids.
@@ -114,7 +163,7 @@ impl Namespace {
 }
 
 /// The subvolume in a key, if it is one in use.
-fn decode_live(key: Key<'_>) -> Result<Option<Subvolume>> {
+pub(crate) fn decode_live(key: Key<'_>) -> Result<Option<Subvolume>> {
     if key.k.ty != KeyType::SUBVOLUME {
         return Ok(None);
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use frazil_btree::{Btrees, LoadedNode, NodeSource, Overlay, Roots, SnapshotInfo, SnapshotTable, Span};
+use frazil_btree::{
+    Btrees, LiveSnapshots, LoadedNode, NodeSource, Overlay, Roots, SnapshotInfo, SnapshotTable, Span,
+};
 use frazil_ondisk::node::NodePtr;
 use frazil_ondisk::str_hash::{StrHash, StrHashType};
 use frazil_ondisk::superblock::time::TimeBase;
@@ -95,7 +97,7 @@ impl Keys {
     pub(crate) fn namespace(&self, snapshots: &[(u32, u32)]) -> Namespace {
         Namespace {
             btrees: Arc::new(self.btrees()),
-            snapshots: table(snapshots),
+            snapshots: LiveSnapshots::new(table(snapshots)),
             subvols: SubvolCache::default(),
             unfinished: Unfinished::default(),
             time_base: TimeBase { base_ns: 1_000_000_000, precision_ns: 1 },

@@ -22,9 +22,9 @@ use crate::hashed::{self, OnDamage, Probe};
 use crate::namespace::Namespace;
 
 /// In front of the name of an option that was set on the inode.
-const SET_HERE: &str = "bcachefs.";
+pub(crate) const SET_HERE: &str = "bcachefs.";
 /// In front of the name of an option that applies to the inode, wherever it was set.
-const EFFECTIVE: &str = "bcachefs_effective.";
+pub(crate) const EFFECTIVE: &str = "bcachefs_effective.";
 
 impl Namespace {
     /// The value of an attribute.
@@ -73,7 +73,7 @@ impl Namespace {
 }
 
 /// The attribute in a key, if it is one.
-fn xattr(key: Key<'_>) -> Option<Xattr<'_>> {
+pub(crate) fn xattr(key: Key<'_>) -> Option<Xattr<'_>> {
     (key.k.ty == KeyType::XATTR).then(|| Xattr::decode(key.value).ok())?
 }
 

@@ -1,0 +1,292 @@
+//! Deleting subvolumes (spec 40 §13.6).
+//!
+//! Its name goes at once, in one transaction that also marks the subvolume as unlinked: from then on nobody finds it. What it alone saw is
+//! deleted afterwards, in steps of bounded size ([`WriteFs::delete_unlinked_step`]), in an order in which a crash and a check after it never see
+//! anything wrong: first all keys of its snapshot, while subvolume and snapshot stay as they are; then, in one transaction, the subvolume, its
+//! snapshot, and the nodes above that nobody needs any more. What has to be done stands in the subvolume's record, so a later start goes on.
+//!
+//! A node above with another node below it stays, although it is a mere link in a chain then; its keys are seen through what is
+//! below.
+
+use std::collections::BTreeSet;
+
+use frazil_ondisk::units::{SnapshotId, SubvolId};
+use frazil_ondisk::values::inode::Inode;
+use frazil_ondisk::values::snapshot::{Snapshot, SnapshotTree};
+use frazil_ondisk::values::subvolume::{Subvolume, SubvolumeState};
+use frazil_ondisk::{Bpos, BtreeId, KeyType};
+
+use super::WriteFs;
+use super::caller::Caller;
+use super::entries::{Entry, must_be_name};
+use super::op::{Object, Op, Place};
+use crate::attr::NodeId;
+use crate::error::{Error, Result};
+use frazil_ondisk::units::Inum;
+
+/// The b-trees whose keys belong to snapshots, in the order in which they are cleared.
+const CLEARED: [BtreeId; 4] = [BtreeId::EXTENTS, BtreeId::DIRENTS, BtreeId::XATTRS, BtreeId::INODES];
+/// Keys looked at in one step.
+const LOOKED_AT_MAX: usize = 4096;
+/// Keys deleted in one transaction, and the words of a journal entry that each may need with all that follows from it.
+const DELETED_MAX: usize = 64;
+const WORDS_PER_KEY: u32 = 64;
+
+/// How far the deletion of unlinked subvolumes is. Begins anew with its default.
+#[derive(Debug, Default)]
+pub struct Deletion(Option<Clearing>);
+
+/// A subvolume whose keys are being deleted.
+#[derive(Debug)]
+struct Clearing {
+    subvol: SubvolId,
+    /// Its snapshot, and those above it that nobody else needs, from below.
+    dead: Vec<SnapshotId>,
+    /// Which b-tree, and from where on.
+    at: (usize, Bpos),
+}
+
+fn subvol_pos(id: SubvolId) -> Bpos {
+    Bpos::new(0, id.0.into(), 0)
+}
+
+impl WriteFs {
+    /// Deletes a subvolume with everything in it. Its name goes now; the rest is for [`WriteFs::delete_unlinked_step`]. Objects in it that are
+    /// held do not exist any more.
+    ///
+    /// # Errors
+    /// `NotFound`, `NameTooLong`; `Invalid` if the name is not a subvolume's; `NotEmpty` if there are subvolumes in it; `NotPermitted`
+    /// unless the caller owns its root, and as for [`WriteFs::unlink`].
+    pub fn delete_subvolume(&self, dir: NodeId, name: &[u8], caller: &Caller<'_>) -> Result<()> {
+        must_be_name(name)?;
+        self.change(|op| {
+            let mut parent = op.directory(dir)?;
+            let entry = op.search_name(&parent, name)?.entry()?;
+            if !entry.is_subvol() {
+                return Err(Error::Invalid("not a subvolume"));
+            }
+            op.unlink_subvolume(&mut parent, &entry, false, caller)
+        })?;
+        self.names.refresh_snapshots()
+    }
+
+    /// Does a bounded part of what the deletion of subvolumes leaves to be done; false if there is nothing more.
+    ///
+    /// # Errors
+    /// The general ones; what was done stays done.
+    pub fn delete_unlinked_step(&self, deletion: &mut Deletion) -> Result<bool> {
+        let Some(clearing) = &mut deletion.0 else {
+            deletion.0 = self.next_unlinked()?;
+            return Ok(deletion.0.is_some());
+        };
+        if self.clear_step(clearing)? {
+            return Ok(true);
+        }
+        let Clearing { subvol, dead, .. } = clearing;
+        if self.change(|op| op.forget_descent(*subvol))? {
+            return Ok(true);
+        }
+        let finished = self.change(|op| op.finish_deletion(*subvol, dead))?;
+        deletion.0 = None;
+        if finished {
+            self.names.refresh_snapshots()?;
+            // Inodes above may have been kept only for what is gone now.
+            self.remove_dead_inodes()?;
+        }
+        Ok(true)
+    }
+
+    /// The first subvolume that is unlinked.
+    fn next_unlinked(&self) -> Result<Option<Clearing>> {
+        let mut cursor = self.names.btrees.cursor(BtreeId::SUBVOLUMES, ..);
+        let mut found = None;
+        while let Some(key) = cursor.next()? {
+            if let Some((id, record)) = decode(key)
+                && record.state() == Some(SubvolumeState::Unlinked)
+            {
+                found = Some((id, record));
+                break;
+            }
+        }
+        drop(cursor);
+        let Some((subvol, record)) = found else { return Ok(None) };
+        let dead = self.change(|op| op.dead_with(record.snapshot))?;
+        Ok(Some(Clearing { subvol, dead, at: (0, Bpos::MIN) }))
+    }
+
+    /// Deletes some keys of the dead snapshots; false if there are no more.
+    fn clear_step(&self, clearing: &mut Clearing) -> Result<bool> {
+        let Some(&btree) = CLEARED.get(clearing.at.0) else { return Ok(false) };
+        let words = self.engine.journal().entry_words_max() / WORDS_PER_KEY;
+        let max = (words as usize).clamp(4, DELETED_MAX);
+        let dead: BTreeSet<u32> = clearing.dead.iter().map(|id| id.0).collect();
+        let mut cursor = self.names.btrees.cursor(btree, clearing.at.1..=Bpos::MAX);
+        let (mut keys, mut next) = (Vec::new(), None);
+        for _ in 0..LOOKED_AT_MAX {
+            let Some(key) = cursor.next()? else {
+                next = None;
+                break;
+            };
+            next = key.k.pos.successor();
+            if dead.contains(&key.k.pos.snapshot) {
+                keys.push(key.k.pos);
+            }
+            if keys.len() == max {
+                break;
+            }
+        }
+        drop(cursor);
+        if !keys.is_empty() {
+            // Nobody else changes keys of a snapshot that nobody sees.
+            self.change(|op| {
+                keys.iter().for_each(|pos| op.t.delete(btree, *pos));
+                Ok(())
+            })?;
+        }
+        clearing.at = match next {
+            Some(next) => (clearing.at.0, next),
+            None => (clearing.at.0 + 1, Bpos::MIN),
+        };
+        Ok(true)
+    }
+}
+
+/// A subvolume in its key.
+fn decode(key: frazil_ondisk::Key<'_>) -> Option<(SubvolId, Subvolume)> {
+    let id = u32::try_from(key.k.pos.offset).ok().map(SubvolId)?;
+    let record = (key.k.ty == KeyType::SUBVOLUME).then(|| Subvolume::decode(key.value).ok())??;
+    Some((id, record))
+}
+
+impl Op<'_, '_> {
+    /// Takes a subvolume's name and marks it unlinked.
+    pub(crate) fn unlink_subvolume(
+        &mut self,
+        parent: &mut Object,
+        entry: &Entry,
+        must_be_empty: bool,
+        caller: &Caller<'_>,
+    ) -> Result<()> {
+        let mut root = self.target_of(parent, entry)?;
+        let subvol = root.place.subvol;
+        caller.may_take(&parent.inode, &root.inode)?;
+        caller.must_own(&root.inode)?;
+        let children = Bpos::new(subvol.0.into(), 0, 0)..Bpos::new(u64::from(subvol.0) + 1, 0, 0);
+        if self.t.cursor(BtreeId::SUBVOLUME_CHILDREN, children).next()?.is_some()
+            || must_be_empty && !self.is_empty(&root)?
+        {
+            return Err(Error::NotEmpty);
+        }
+        let mut record = root.place.record;
+        record.flags |= Subvolume::UNLINKED;
+        self.put_subvolume(&Place { record, ..(*root.place).clone() });
+        self.take_entry(parent, entry)?;
+        self.touch_dir(parent);
+        let inode: &mut Inode = &mut root.inode;
+        inode.ctime = self.now();
+        (inode.dir, inode.dir_offset) = (Inum(0), 0);
+        self.put(&root);
+        Ok(())
+    }
+
+    /// The snapshot of a subvolume that is to go, and those above that have nothing else below them, from below.
+    fn dead_with(&self, leaf: SnapshotId) -> Result<Vec<SnapshotId>> {
+        let mut dead = vec![leaf];
+        let mut parent = self.get_snapshot(leaf)?.parent;
+        while parent.0 != 0 {
+            let node = self.get_snapshot(parent)?;
+            let other = node.children.iter().any(|child| child.0 != 0 && !dead.contains(child));
+            if other || node.flags & Snapshot::SUBVOL != 0 {
+                break;
+            }
+            dead.push(parent);
+            parent = node.parent;
+        }
+        Ok(dead)
+    }
+
+    /// Snapshots of a subvolume that goes are from now on snapshots of what it was a snapshot of. True if it was too many for one transaction.
+    fn forget_descent(&mut self, subvol: SubvolId) -> Result<bool> {
+        let Some(key) = self.t.get(BtreeId::SUBVOLUMES, subvol_pos(subvol))? else { return Ok(false) };
+        let Some((_, gone)) = decode(key.key()) else { return Ok(false) };
+        let mut changed = Vec::new();
+        let mut cursor = self.t.cursor(BtreeId::SUBVOLUMES, ..);
+        while changed.len() < DELETED_MAX
+            && let Some(key) = cursor.next()?
+        {
+            if let Some((id, record)) = decode(key)
+                && record.creation_parent == subvol
+            {
+                changed.push((id, Subvolume { creation_parent: gone.creation_parent, ..record }));
+            }
+        }
+        drop(cursor);
+        for (id, record) in &changed {
+            self.put_record(*id, record);
+        }
+        Ok(changed.len() == DELETED_MAX)
+    }
+
+    fn put_record(&mut self, id: SubvolId, record: &Subvolume) {
+        let mut value = Vec::with_capacity(48);
+        record.encode(&mut value);
+        self.t.put(
+            BtreeId::SUBVOLUMES,
+            frazil_ondisk::KeyBuf::new(KeyType::SUBVOLUME, subvol_pos(id), 0, value),
+        );
+    }
+
+    /// The last step: subvolume and snapshots go. False if what is dead has changed since their keys were deleted.
+    fn finish_deletion(&mut self, subvol: SubvolId, dead: &[SnapshotId]) -> Result<bool> {
+        let Some(key) = self.t.get(BtreeId::SUBVOLUMES, subvol_pos(subvol))? else { return Ok(false) };
+        let Some((_, record)) = decode(key.key()) else { return Ok(false) };
+        if self.dead_with(record.snapshot)? != dead {
+            return Ok(false);
+        }
+        let &top = dead.last().expect("the subvolume's own snapshot is dead");
+        let (node, tree) = (self.get_snapshot(top)?, self.get_snapshot(record.snapshot)?.tree);
+        self.t.delete(BtreeId::SUBVOLUMES, subvol_pos(subvol));
+        for id in dead {
+            self.t.delete(BtreeId::SNAPSHOTS, Bpos::new(0, id.0.into(), 0));
+        }
+        if node.parent.0 == 0 {
+            self.t.delete(BtreeId::SNAPSHOT_TREES, Bpos::new(0, tree.into(), 0));
+            return Ok(true);
+        }
+        let mut above = self.get_snapshot(node.parent)?;
+        let rest = above.children.into_iter().find(|child| *child != top).unwrap_or(SnapshotId(0));
+        above.children = [rest, SnapshotId(0)];
+        self.put_snapshot(node.parent, &above);
+        self.choose_master(tree, subvol)?;
+        Ok(true)
+    }
+
+    /// If the subvolume that goes was the one that is no snapshot of another, the oldest other one of the tree takes its place.
+    fn choose_master(&mut self, tree: u32, gone: SubvolId) -> Result<()> {
+        let pos = Bpos::new(0, tree.into(), 0);
+        let Some(key) = self.t.get(BtreeId::SNAPSHOT_TREES, pos)? else { return Ok(()) };
+        let mut value = SnapshotTree::decode(key.key().value)
+            .map_err(|e| Error::Io(format!("snapshot tree {tree}: {e}")))?;
+        if value.master_subvol != gone {
+            return Ok(());
+        }
+        let mut others = Vec::new();
+        let mut cursor = self.t.cursor(BtreeId::SUBVOLUMES, ..);
+        while let Some(key) = cursor.next()? {
+            others.extend(decode(key));
+        }
+        drop(cursor);
+        for (id, mut record) in others {
+            if record.state() == Some(SubvolumeState::Live)
+                && self.get_snapshot(record.snapshot).is_ok_and(|node| node.tree == tree)
+            {
+                record.flags &= !Subvolume::SNAP;
+                self.put_record(id, &record);
+                value.master_subvol = id;
+                self.put_tree(tree, value);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
