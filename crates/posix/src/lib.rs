@@ -19,7 +19,7 @@
 //! | "..", and paths for people | `path.rs` |
 //! | operations that a crash interrupted | `unfinished.rs` |
 //! | going through a whole tree | `walk.rs` |
-//! | changing files | [`write`] |
+//! | changing files | [`mod@write`] |
 
 #![forbid(unsafe_code)]
 

@@ -63,7 +63,7 @@ use frazil_btree::{LiveSnapshots, SnapshotTable};
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::features::Features;
 use frazil_ondisk::superblock::options::OptionSpec;
-use frazil_volume::write::WallClock;
+use frazil_volume::write::{Live, WallClock};
 use parking_lot::{Mutex, RwLock};
 
 use crate::attr::{Attr, DirEntry, NodeId, Timestamp};
@@ -87,12 +87,8 @@ pub use xattr::SetXattr;
 /// Inline data is never longer, whatever the block size (spec 40 §7.5).
 const INLINE_BYTES_MAX: u64 = 1024;
 
-/// What a [`WriteFs`] is made of.
-pub struct WriteParts {
-    /// Changes the b-trees.
-    pub engine: Arc<Engine>,
-    /// The volume's superblock, for its options.
-    pub superblock: Superblock,
+/// What operations draw from outside.
+pub struct WriteFsOptions {
     /// The time of day.
     pub clock: Arc<dyn WallClock>,
     /// Where the seeds of hashes come from: unpredictable in a mount, given in a simulator.
@@ -104,9 +100,10 @@ pub struct WriteParts {
 /// Besides the reasons named at each, every operation can fail with [`Error::Stale`] for an object that does not exist, [`Error::ReadOnly`] in a
 /// read-only subvolume, [`Error::NoSpace`], and [`Error::Io`].
 pub struct WriteFs {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) live: Arc<Live>,
     pub(crate) names: Namespace,
-    superblock: Superblock,
+    /// As it was when the volume was opened; options do not change.
+    pub(crate) superblock: Superblock,
     maker: Maker,
     clock: Arc<dyn WallClock>,
     random: Mutex<fastrand::Rng>,
@@ -120,22 +117,24 @@ pub struct WriteFs {
 }
 
 impl WriteFs {
-    /// The files of a volume that is open for writing and recovered.
+    /// The files of a volume that is being written. What a crash left unfinished is not finished by that: see [`WriteFs::remove_dead_inodes`] and
+    /// [`WriteFs::delete_unlinked_step`].
     ///
     /// # Errors
     /// If an option in the superblock has no meaning, or the snapshots cannot be read.
-    pub fn new(parts: WriteParts) -> Result<WriteFs> {
-        let WriteParts { engine, superblock, clock, seed } = parts;
+    pub fn new(live: Arc<Live>, options: WriteFsOptions) -> Result<WriteFs> {
+        let WriteFsOptions { clock, seed } = options;
+        let superblock = live.superblock().view().superblock.clone();
         let maker = Maker::of(&superblock).map_err(|e| Error::Io(format!("superblock: {e}")))?;
         let short = OptionSpec::by_name("inodes_32bit").is_none_or(|spec| superblock.option(spec) != 0);
         let has_inline = superblock.features.contains(Features::INLINE_DATA);
         let inline_max = if has_inline { (superblock.block_bytes() / 2).min(INLINE_BYTES_MAX) } else { 0 };
-        let (table, errors) = SnapshotTable::load(engine.trees());
+        let (table, errors) = SnapshotTable::load(live.btrees());
         if let Some(error) = errors.into_iter().next() {
             return Err(error.into());
         }
         let names = Namespace {
-            btrees: Arc::clone(engine.trees()),
+            btrees: Arc::clone(live.btrees()),
             snapshots: LiveSnapshots::new(Arc::new(table)),
             subvols: SubvolCache::default(),
             unfinished: Unfinished::default(),
@@ -143,7 +142,7 @@ impl WriteFs {
             casefold: superblock.flags.casefold(),
         };
         Ok(WriteFs {
-            engine,
+            live,
             names,
             maker,
             clock,
@@ -156,9 +155,14 @@ impl WriteFs {
         })
     }
 
+    /// The volume.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
     /// What changes the b-trees.
-    pub fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    pub(crate) fn engine(&self) -> &Engine {
+        self.live.engine()
     }
 
     /// The time of day.
@@ -174,7 +178,7 @@ impl WriteFs {
     /// Runs one transaction; `f` may run several times.
     pub(crate) fn change<R>(&self, mut f: impl FnMut(&mut Op<'_, '_>) -> Result<R>) -> Result<R> {
         let now = self.now();
-        let run = self.engine.run(CommitOptions::default(), |t| f(&mut Op::new(self, t, now)));
+        let run = self.engine().run(CommitOptions::default(), |t| f(&mut Op::new(self, t, now)));
         run.map(|done| done.value)
     }
 

@@ -52,7 +52,7 @@ impl WriteFs {
     /// # Errors
     /// The general ones; those removed before stay so.
     pub fn remove_dead_inodes(&self) -> Result<u64> {
-        self.engine.flush_buffer()?;
+        self.engine().flush_buffer()?;
         let mut dead = Vec::new();
         let mut cursor = self.names.btrees.cursor(BtreeId::DELETED_INODES, ..);
         while let Some(key) = cursor.next()? {

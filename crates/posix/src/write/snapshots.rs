@@ -117,7 +117,7 @@ impl WriteFs {
     /// Deletes some keys of the dead snapshots; false if there are no more.
     fn clear_step(&self, clearing: &mut Clearing) -> Result<bool> {
         let Some(&btree) = CLEARED.get(clearing.at.0) else { return Ok(false) };
-        let words = self.engine.journal().entry_words_max() / WORDS_PER_KEY;
+        let words = self.engine().journal().entry_words_max() / WORDS_PER_KEY;
         let max = (words as usize).clamp(4, DELETED_MAX);
         let dead: BTreeSet<u32> = clearing.dead.iter().map(|id| id.0).collect();
         let mut cursor = self.names.btrees.cursor(btree, clearing.at.1..=Bpos::MAX);
