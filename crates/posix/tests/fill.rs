@@ -6,7 +6,6 @@ mod observe;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use frazil_device::{Device, MemDevice};
@@ -15,7 +14,7 @@ use frazil_posix::Fs;
 use frazil_posix::fill::{self, Counts, FillError, Filled};
 use frazil_testing::compare::Comparison;
 use frazil_testing::manifest::{FileType, Manifest};
-use frazil_testing::{observe as host, sample};
+use frazil_testing::sample;
 use frazil_volume::build::{Builder, Encryption, FormatOptions, NewDevice};
 use frazil_volume::check::check;
 use frazil_volume::{OpenOptions, Passphrase, open};
@@ -88,19 +87,6 @@ fn plain(from: fill::From<'_>) -> Result<Volume, FillError> {
     make(from, 1, Encryption::Off, &[])
 }
 
-/// What the host shows of a tree, without what a copy has of its own.
-fn manifest(top: &Path) -> Manifest {
-    let mut seen = host::tree(top).unwrap();
-    for entry in &mut seen {
-        (entry.ino, entry.blocks) = (None, None);
-        if entry.file_type == FileType::Dir {
-            entry.size_bytes = 0;
-            entry.flags = 0;
-        }
-    }
-    Manifest::of_tree("the host", seen)
-}
-
 /// Every difference between the tree and the volume, and everything a check finds.
 fn faults(manifest: &Manifest, fs: &Fs) -> Vec<String> {
     let mut found = Vec::new();
@@ -123,7 +109,7 @@ fn faults(manifest: &Manifest, fs: &Fs) -> Vec<String> {
 fn a_directory_comes_out_as_it_was_from_every_kind_of_volume() {
     let dir = tempfile::tempdir().unwrap();
     sample::tree(dir.path(), sample::Size::SMALL).unwrap();
-    let manifest = manifest(dir.path());
+    let manifest = sample::manifest(dir.path()).unwrap();
     let off = || Encryption::Off;
     let on = || Encryption::Passphrase(Zeroizing::new(PASSPHRASE.to_vec()));
     type Case<'c> = (usize, Encryption, &'c [(&'c str, &'c str)]);

@@ -15,6 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
+use crate::manifest::{self, Manifest};
+use crate::observe;
+
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -67,6 +70,22 @@ pub fn tree(top: &Path, size: Size) -> io::Result<()> {
     fs::create_dir_all(&deep)?;
     fs::write(deep.join("bottom"), b"here")?;
     times(top)
+}
+
+/// What a copy of a tree in a bcachefs volume must show: all that the host shows, but inode numbers, space, and sizes and flags of
+/// directories.
+///
+/// # Errors
+/// The first path that cannot be read, and why.
+pub fn manifest(top: &Path) -> io::Result<Manifest> {
+    let mut seen = observe::tree(top)?;
+    for entry in &mut seen {
+        (entry.ino, entry.blocks) = (None, None);
+        if entry.file_type == manifest::FileType::Dir {
+            (entry.size_bytes, entry.flags) = (0, 0);
+        }
+    }
+    Ok(Manifest::of_tree("the host", seen))
 }
 
 /// Bytes that differ from file to file; text, or noise that does not compress.
