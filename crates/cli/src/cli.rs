@@ -10,14 +10,15 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    cat, completions, export, format, fsck, list, list_journal, ls, mount, show_super, stat, tree,
+    cat, completions, export, format, fsck, import, list, list_journal, ls, mount, show_super, stat, tree,
 };
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
 
 const COMMANDS: &str = "\
 Make a volume:
-  format         Make an empty volume on devices or in files (also: mkfs)
+  format         Make a volume on devices or in files, empty or with what is in a directory (also: mkfs)
+  import         Copy a directory or a tar archive into a volume, without mounting it
 
 Use a volume:
   mount          Mount it, read-only for now
@@ -45,6 +46,7 @@ More:
 const EXAMPLES: &str = "\
 Examples:
   frazil format --size 1G disk.img
+  frazil format --size 4G --source rootfs/ disk.img
   frazil mount -o ro /dev/sdb1 /mnt
   frazil show-super /dev/sdb1
   frazil cat /dev/sdb1 /etc/fstab
@@ -78,6 +80,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     #[command(visible_alias = "mkfs")]
     Format(Box<format::Args>),
+    Import(import::Args),
     Mount(mount::Args),
     Umount(mount::UmountArgs),
     Ls(ls::Args),

@@ -21,6 +21,7 @@
 //! | the list of commands, help texts, how wrong usage is reported | `cli.rs` |
 //! | which arguments are devices, options for opening, the passphrase | `open.rs` |
 //! | `DEV… PATH`, and how the path is followed | `target.rs` |
+//! | a directory or an archive to be copied into a volume; progress | `source.rs` |
 //! | a file as JSON | `entry.rs` |
 //! | how sizes, times and names are printed | `format.rs` |
 //! | what a listing knows beside the key | `context.rs` |
@@ -35,6 +36,7 @@ mod entry;
 mod format;
 mod open;
 mod say;
+mod source;
 mod stop;
 mod target;
 

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::Out;
 use crate::format::{Size, parse_size};
 use crate::open::{Devices, LOCK_WAIT, read_new_passphrase};
+use crate::source;
 use crate::stop::{Done, Outcome, Stop};
 
 /// Make a volume; what is on the devices is lost
@@ -28,10 +29,12 @@ use crate::stop::{Done, Outcome, Stop};
 #[command(after_help = "\
 Sizes are bytes, or have a unit: 4k, 512M, 1G. Other options by name: frazil show-super lists them all.
 With --uuid, and SOURCE_DATE_EPOCH in the environment, equal input makes equal bytes (encrypted volumes never are).
+Of a directory everything is copied that the system shows of it: as root more than as anybody else.
 
 Examples:
   frazil format --size 1G disk.img
   frazil format --compression zstd:3 --fs-label backup /dev/sdb1
+  frazil format --size 4G --source rootfs/ disk.img
   frazil format --encrypted /dev/sdb1
   frazil format --replicas 2 /dev/sdb1 /dev/sdc1
   frazil format --label ssd /dev/nvme0n1 --label hdd /dev/sda --foreground-target ssd --background-target hdd")]
@@ -47,6 +50,9 @@ pub(crate) struct Args {
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
+    /// Copy this directory into it, or this tar archive ("-": one on standard input)
+    #[arg(long, value_name = "DIR|TAR")]
+    source: Option<PathBuf>,
     /// Label of the volume, at most 31 bytes
     #[arg(short = 'L', long, value_name = "LABEL")]
     fs_label: Option<String>,
@@ -235,7 +241,13 @@ impl Args {
         }
         let mut builder = Builder::new(devices, options).map_err(Stop::failed)?;
         builder.push_first_subvolume().map_err(Stop::failed)?;
-        builder.push_empty_root().map_err(Stop::failed)?;
+        match &self.source {
+            Some(source) => {
+                let devices: Vec<&Path> = files.list.iter().map(|file| file.path.as_path()).collect();
+                source::fill(&mut builder, source, &devices)?;
+            }
+            None => builder.push_empty_root().map_err(Stop::failed)?,
+        }
         Ok(builder.finish().map_err(Stop::failed)?.superblock)
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod export;
 pub(crate) mod format;
 pub(crate) mod fsck;
+pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod list_journal;
 pub(crate) mod ls;
@@ -33,6 +34,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Format(args) => format::run(&args, &mut out),
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => mount::umount(&args),
+        Command::Import(args) => import::run(&args),
         Command::Fsck(args) => fsck::run(&args, &mut out),
         Command::ShowSuper(args) => show_super::run(&args, &mut out),
         Command::List(args) => list::run(&args, &mut out),

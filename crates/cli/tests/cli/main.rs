@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod files;
+mod fill;
 mod format;
 mod fsck;
 mod metadata;

@@ -139,7 +139,9 @@ impl Export<'_> {
         }
         let mut member = Member::new(&name, attr, entry_type(attr.kind));
         match xattrs(self.fs, attr) {
-            Ok(found) => {
+            Ok(mut found) => {
+                // They come in the order of hashes, which are seeded.
+                found.sort_unstable();
                 let stored = found.iter().filter(|(name, _)| !name.starts_with(OPTION.as_bytes()));
                 stored.for_each(|(name, value)| member.records.add_xattr(name, value));
             }
