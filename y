@@ -11,7 +11,7 @@ help() {
 ./x test             all tests, the quick ones first; ends with one line "N passed, N failed"
 ./x oracle IMAGE...  asks the real Linux 6.12 driver, in a virtual machine, what it thinks of bcachefs images (a volume of
                      several devices: joined by colons; more in oracle/README.md)
-./x bench TABLE      what frazil costs beside its peers; TABLE is read or journal (bench/README.md)
+./x bench TABLE      what frazil costs beside its peers; TABLE is read, format or journal (bench/README.md)
 ./x help             this text
 
 What is missing is installed with apt where there is apt; elsewhere you are told what to install.
@@ -216,12 +216,18 @@ bench() {
             need mkfs.ext4 e2fsprogs
             need_oracle
             exec cargo run --quiet --release -p frazil-bench-read -- "$@" ;;
+        format)
+            PATH=$PATH:/usr/sbin:/sbin
+            need mke2fs e2fsprogs
+            need mkfs.btrfs btrfs-progs
+            cargo build --quiet --release -p frazil
+            exec cargo run --quiet --release -p frazil-bench-format -- "$@" ;;
         journal)
             [ -e /usr/include/rocksdb/c.h ] || need rocksdb-library librocksdb-dev libclang-dev
             export ROCKSDB_LIB_DIR ROCKSDB_INCLUDE_DIR=/usr/include
             ROCKSDB_LIB_DIR=$(dirname "$(ls /usr/lib/*/librocksdb.so)")
             exec cargo run --quiet --release --manifest-path bench/Cargo.toml -- journal "$@" ;;
-        *) die "which table? ./x bench read, or ./x bench journal (see bench/README.md)" ;;
+        *) die "which table? ./x bench read, ./x bench format, or ./x bench journal (see bench/README.md)" ;;
     esac
 }
 
