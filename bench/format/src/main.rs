@@ -67,7 +67,9 @@ fn run(cli: &Cli) -> Outcome {
     let frazil = cli.frazil.clone().unwrap_or_else(|| root.join("target/release/frazil"));
     fs::create_dir_all(&dir)?;
     println!("\nmaking a volume with a tree in it, seconds; medians of {} rounds\n", cli.rounds);
-    println!("| | frazil format --source | mke2fs -d | mkfs.btrfs --rootdir | frazil's speed relative to the faster |");
+    println!(
+        "| | frazil format --source | mke2fs -d | mkfs.btrfs --rootdir | frazil's speed relative to the faster |"
+    );
     println!("|---|---|---|---|---|");
     for (n, (name, files, bytes)) in TREES.into_iter().enumerate() {
         let tree = dir.join(format!("tree-{n}"));
