@@ -12,6 +12,7 @@ use frazil_ondisk::superblock::assembly::{Insufficient, LeftOut, Stranger};
 use frazil_ondisk::superblock::copies::NoSuperblock;
 use frazil_ondisk::units::{DevIndex, Sectors};
 
+use crate::build::BuildError;
 use crate::write::superblock::SuperblockWriteError;
 
 /// Why one copy of a superblock could not be used.
@@ -131,6 +132,9 @@ pub enum OpenError {
     /// The superblock could not be written.
     #[error("{0}")]
     Superblock(#[from] SuperblockWriteError),
+    /// It was formatted but never started, and cannot be started.
+    #[error("the volume cannot be started for the first time: {0}")]
+    FirstStart(#[from] BuildError),
     /// A device failed while the volume was recovered.
     #[error("cannot recover the volume: {0}")]
     Device(#[from] frazil_device::Error),

@@ -153,18 +153,29 @@ impl Builder {
         let mut members = sb.members()?;
         members.list.iter_mut().for_each(|m| m.flags.set_freespace_initialized(true));
         sb.put_members(&members);
+        self.publish(sb)?;
+        for own in &self.superblocks {
+            let mut layout = Vec::new();
+            own.layout.encode(&mut layout);
+            self.writer.device(own.dev_idx).write_at(LAYOUT_SECTOR.0 * SECTOR_BYTES, &layout)?;
+        }
+        self.write_copies()?;
+        Ok(self.superblocks[0].clone())
+    }
+
+    /// Makes `sb` the superblock that all devices share.
+    pub(super) fn publish(&mut self, mut sb: Superblock) -> Result<()> {
         let online: Vec<DevIndex> = self.superblocks.iter().map(|s| s.dev_idx).collect();
         sb.stamp(seconds(&sb), &online)?;
         for own in &mut self.superblocks {
             *own = own.with_shared_from(&sb);
             own.validate()?;
         }
-        // Round by round, as a running volume does it: a torn copy has an intact neighbour.
-        for own in &self.superblocks {
-            let mut layout = Vec::new();
-            own.layout.encode(&mut layout);
-            self.writer.device(own.dev_idx).write_at(LAYOUT_SECTOR.0 * SECTOR_BYTES, &layout)?;
-        }
+        Ok(())
+    }
+
+    /// Writes the copies round by round, as a running volume does it: a torn copy has an intact neighbour.
+    pub(super) fn write_copies(&mut self) -> Result<()> {
         let rounds = self.superblocks.iter().map(|s| s.layout.copies().len()).max().unwrap_or(0);
         for round in 0..rounds {
             for own in &self.superblocks {
@@ -176,7 +187,7 @@ impl Builder {
             }
             self.writer.flush()?;
         }
-        Ok(self.superblocks[0].clone())
+        Ok(())
     }
 }
 

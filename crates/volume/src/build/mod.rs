@@ -28,6 +28,7 @@
 //! | what follows from the keys, added up | `facts.rs` |
 //! | the b-trees about space and their fixed point | `derived.rs` |
 //! | the journal entry and the superblocks | `finish.rs` |
+//! | a volume formatted elsewhere that was never started | `start.rs` |
 
 mod derived;
 mod error;
@@ -38,6 +39,7 @@ mod random;
 mod signature;
 mod sorter;
 mod space;
+mod start;
 mod tree;
 mod wipe;
 mod write;
@@ -56,6 +58,7 @@ use frazil_ondisk::{BVersion, BtreeId, Key, KeyType};
 pub use error::{BuildError, Result};
 pub use options::{Encryption, FormatOptions, NewDevice};
 pub use space::Copies;
+pub(crate) use start::start;
 
 use crate::derive::Rules;
 use crate::initial;
@@ -110,16 +113,25 @@ impl Builder {
                 refuse_used(&*new.device)?;
             }
         }
+        for (new, sb) in devices.iter().zip(&prepared.superblocks) {
+            if new.discard {
+                new.device.discard(0, new.device.size_bytes())?;
+            }
+            wipe::wipe(&*new.device, sb, &sb.journal_buckets()?, options.uuid.is_some())?;
+        }
+        let devices = devices.into_iter().map(|new| new.device).collect();
+        Builder::over(devices, prepared)
+    }
+
+    /// A builder that fills the volume of these superblocks, which are complete but for what follows from its content; one per device,
+    /// in the order of their indexes.
+    fn over(devices: Vec<Arc<dyn Device>>, prepared: options::Prepared) -> Result<Builder> {
         let superblocks = prepared.superblocks;
         let rules = Rules::new(&superblocks[0], &superblocks[0].members()?);
         let mut facts = Facts::default();
         let mut taken: Vec<Vec<Range<u64>>> = Vec::new();
-        for (new, sb) in devices.iter().zip(&superblocks) {
+        for sb in &superblocks {
             let (member, journal) = (sb.own_member()?, sb.journal_buckets()?);
-            if new.discard {
-                new.device.discard(0, new.device.size_bytes())?;
-            }
-            wipe::wipe(&*new.device, sb, &journal, options.uuid.is_some())?;
             facts.add_fixed(sb.dev_idx, &member, &sb.layout, &journal);
             let size = member.bucket_size().0;
             let copies =
@@ -128,7 +140,6 @@ impl Builder {
             taken.push(space::joined(copies.chain(ring)));
         }
         let space = Space::new(&superblocks[0], &rules, &taken)?;
-        let writer = Writer::new(devices.into_iter().map(|d| d.device).collect());
         Ok(Builder {
             superblocks,
             key: prepared.key,
@@ -136,7 +147,7 @@ impl Builder {
             rules,
             space,
             facts,
-            writer,
+            writer: Writer::new(devices),
             trees: BTreeMap::new(),
             deferred: BTreeMap::new(),
             features: Features::empty(),
@@ -254,6 +265,13 @@ impl Builder {
         self.push(BtreeId::DIRENTS, dirent.as_key())
     }
 
+    /// Finishes with the content of an empty volume.
+    fn finish_empty(mut self) -> Result<Built> {
+        self.push_first_subvolume()?;
+        self.push_empty_root()?;
+        self.finish()
+    }
+
     fn push_now(&mut self, btree: BtreeId, key: Key<'_>) -> Result<()> {
         self.features = self.features.union(key_feature(key.k.ty));
         self.facts.add(&self.rules, btree, 0, key)?;
@@ -277,10 +295,7 @@ impl Builder {
 /// # Errors
 /// Every reason why it cannot be done, in one line that says what to do.
 pub fn format(devices: Vec<NewDevice>, options: &FormatOptions) -> Result<Built> {
-    let mut builder = Builder::new(devices, options)?;
-    builder.push_first_subvolume()?;
-    builder.push_empty_root()?;
-    builder.finish()
+    Builder::new(devices, options)?.finish_empty()
 }
 
 /// Fails if a device holds something that is recognised.

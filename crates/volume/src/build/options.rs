@@ -119,7 +119,7 @@ pub(super) struct Prepared {
     pub(super) random: Random,
 }
 
-fn bad<T>(why: impl Into<String>) -> Result<T> {
+pub(super) fn bad<T>(why: impl Into<String>) -> Result<T> {
     Err(BuildError::Options(why.into()))
 }
 
@@ -390,7 +390,7 @@ fn check_combinations(sb: &Superblock, devices: &[NewDevice], geometry: &Geometr
 }
 
 /// The ring of journal buckets on a device (spec 20 §1.2).
-fn journal_buckets(member: &Member, layout: &Layout) -> JournalV2 {
+pub(super) fn journal_buckets(member: &Member, layout: &Layout) -> JournalV2 {
     let size = member.bucket_size().0;
     let most = (1u64 << 24) / size;
     let wanted = (member.nbuckets >> 7).clamp(8, 8192.min(most).max(8));

@@ -164,6 +164,11 @@ impl Assembled {
         self.online.iter().map(|c| (c.superblock.dev_idx.0, c.device.clone())).collect()
     }
 
+    /// The devices present, each with its own superblock.
+    pub(crate) fn own_superblocks(&self) -> Vec<(Arc<dyn Device>, Superblock)> {
+        self.online.iter().map(|c| (Arc::clone(&c.device), c.superblock.clone())).collect()
+    }
+
     fn is_online(&self, dev: DevIndex) -> bool {
         self.online.iter().any(|c| c.superblock.dev_idx == dev)
     }

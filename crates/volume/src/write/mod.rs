@@ -19,6 +19,7 @@ mod clock;
 pub mod data;
 mod host;
 mod live;
+mod own_buckets;
 mod replay;
 pub mod space;
 mod start;

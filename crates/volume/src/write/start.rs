@@ -2,7 +2,9 @@
 //!
 //! Finding the devices, the key and the state the volume was left in is the same as for reading ([`mod@crate::open`]). What is different:
 //!
-//! 1. **May it be written?** [`may_be_written`] has the whole list of reasons why not. Nothing has been written when one of them holds.
+//! 1. **May it be written?** [`check_access`], [`check_state`], [`Left::check_roots`] and [`own_buckets`] are the whole list of reasons why not. Nothing has been
+//!    written when one of them holds. (A volume that was never started is started before, which makes it an empty one that was shut down
+//!    cleanly.)
 //! 2. **Say so.** The superblock is marked "not clean" on every device before anything else is written (spec 60 §4.7), which also shows whether
 //!    somebody else writes to them.
 //! 3. **After a crash** the journal says what is to be replayed, and some of its numbers must never come again. They are made unusable
@@ -35,13 +37,15 @@ use frazil_ondisk::superblock::sections::{Ext, Replicas};
 use frazil_ondisk::units::{DevIndex, Sectors, Seq};
 
 use super::host::VolumeHost;
+use super::own_buckets;
 use super::replay::Replay;
 use super::superblock::SuperblockStore;
 use super::time::{SystemWallClock, WallClock};
+use crate::build;
 use crate::error::{Notice, OpenError};
 use crate::open::{
-    Assembled, OpenOptions, Recovery, Ring, assemble, blacklist, node_format, read_clean, read_journal,
-    rings, unlock,
+    Assembled, OpenOptions, Passphrase, Recovery, Ring, assemble, blacklist, node_format, read_clean,
+    read_journal, rings, unlock,
 };
 
 /// How many key versions an encrypted volume skips after a crash: more than can have been handed out since the last entry
@@ -121,20 +125,29 @@ impl Foundation {
 /// written.
 pub fn open_rw(
     devices: Vec<Arc<dyn Device>>,
-    options: OpenOptions<'_>,
+    mut options: OpenOptions<'_>,
     write: &WriteOptions,
 ) -> Result<Foundation, OpenError> {
     if let Some(device) = devices.iter().find(|d| d.is_read_only()) {
         return Err(OpenError::ReadOnlyDevice { device: device.name().clone() });
     }
     let mut notices = Vec::new();
-    let assembled = assemble(devices, &options, &mut notices)?;
-    may_be_written(&assembled)?;
-    let key = unlock(&assembled.newest, options.passphrase)?;
+    let passphrase = std::mem::replace(&mut options.passphrase, Passphrase::None);
+    let mut assembled = assemble(devices, &options, &mut notices)?;
+    check_access(&assembled)?;
+    let key = unlock(&assembled.newest, passphrase)?;
+    if !assembled.newest.flags.initialized() {
+        let own = assembled.own_superblocks();
+        build::start(&assembled.newest, own, key.clone())?;
+        let devices = assembled.online.into_iter().map(|c| c.device).collect();
+        assembled = assemble(devices, &options, &mut notices)?;
+    }
+    check_state(&assembled)?;
     let left = Left::find(&assembled, key.as_ref(), &mut notices)?;
     left.check_roots()?;
+    own_buckets::check(&assembled, &left.btrees(&assembled, key.as_ref(), options.cache_bytes)?)?;
 
-    let own = assembled.online.iter().map(|c| (Arc::clone(&c.device), c.superblock.clone())).collect();
+    let own = assembled.own_superblocks();
     let store = SuperblockStore::new(assembled.newest.clone(), own, options.degraded, write.wall.clone());
     let superblock = Arc::new(store.map_err(|why| assembled.refused(why))?);
     let host = Arc::new(VolumeHost::new(superblock.clone(), left.early(), write.wall.clone()));
@@ -163,18 +176,21 @@ pub fn open_rw(
     })
 }
 
-/// Every reason not to write a volume that could be read, but for damage found on the way.
-fn may_be_written(assembled: &Assembled) -> Result<(), OpenError> {
+/// What the version and the features of the volume say about writing it.
+fn check_access(assembled: &Assembled) -> Result<(), OpenError> {
+    match assembled.newest.access().map_err(|why| assembled.refused(why))? {
+        Access::ReadOnly(reasons) => match reasons.first() {
+            Some(reason) => Err(OpenError::ReadOnly(*reason)),
+            None => Ok(()),
+        },
+        Access::ReadWrite => Ok(()),
+    }
+}
+
+/// Every other reason in the superblock not to write a volume that could be read.
+fn check_state(assembled: &Assembled) -> Result<(), OpenError> {
     let superblock = &assembled.newest;
-    if let Access::ReadOnly(reasons) = superblock.access().map_err(|why| assembled.refused(why))?
-        && let Some(reason) = reasons.first()
-    {
-        return Err(OpenError::ReadOnly(*reason));
-    }
     let needs_check = |why: String| Err(OpenError::NeedsCheck(why));
-    if !superblock.flags.initialized() {
-        return needs_check("it was formatted but never started".into());
-    }
     if superblock.flags.has_topology_errors() {
         return needs_check("the shape of a b-tree is known to be wrong".into());
     }
@@ -250,6 +266,26 @@ impl Left {
             Some((btree, _)) => Err(OpenError::NeedsCheck(format!("the root of b-tree {btree} is lost"))),
             None => Ok(()),
         }
+    }
+
+    /// The b-trees as the volume was left, what only the journal holds laid over them.
+    fn btrees(
+        &self,
+        assembled: &Assembled,
+        key: Option<&Key>,
+        cache_bytes: usize,
+    ) -> Result<Btrees, OpenError> {
+        let mut blacklist = blacklist(assembled)?;
+        let mut overlay = Overlay::empty();
+        if let Left::Crashed { journal, early } = self {
+            blacklist.push(journal.unreliable());
+            blacklist.extend(early.blacklist.iter().cloned());
+            overlay = Overlay::from(&journal.overlay);
+        }
+        let format = node_format(&assembled.newest, key);
+        let store = NodeStore::new(assembled.device_set(), format, blacklist);
+        let roots = self.early().roots.iter().map(|(btree, root)| (*btree, root.into())).collect();
+        Ok(Btrees::new(roots, overlay, Box::new(store), cache_bytes))
     }
 
     fn recovery(&self) -> Recovery {

@@ -9,13 +9,12 @@ use frazil_journal::engine::{Dirt, HaltReason, Host, Wait};
 use frazil_journal::{Journal, Watermark};
 use frazil_ondisk::data_type::DataType;
 use frazil_ondisk::jset::{EntryType, JsetEntry, UsageKind};
-use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::sections::Clean;
 use frazil_ondisk::superblock::sections::replicas::ReplicasEntry;
 use frazil_ondisk::units::{DevIndex, Sectors, Seq};
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use frazil_volume::write::{self, JournalEvents, WriteOptions};
-use frazil_volume::{JournalView, OpenOptions, open};
+use frazil_volume::{JournalView, OpenOptions, Recovery, open};
 
 use crate::made::{self, StoppedClock};
 
@@ -33,19 +32,26 @@ fn root(nr: u8, level: u8) -> Root {
     Root::At { level, key: pointer(nr) }
 }
 
-/// Volumes that end with the roots of two b-trees, one of them foreign.
-fn with_roots(n: u8) -> Vec<Superblock> {
-    let mut entries = Vec::new();
-    JsetEntry::Usage { kind: UsageKind::KEY_VERSION, value: 77 }.encode(&mut entries);
-    JsetEntry::Clock { write: false, time: Sectors(1000) }.encode(&mut entries);
-    JsetEntry::Clock { write: true, time: Sectors(2000) }.encode(&mut entries);
-    for (btree, nr) in [(BtreeId::INODES, 1), (FOREIGN, 2)] {
-        let key = pointer(nr);
-        JsetEntry::BtreeRoot { btree, level: 1, key: Some(key.as_key()) }.encode(&mut entries);
-    }
-    let mut made = made::superblocks(n);
-    made.iter_mut().for_each(|sb| sb.sections.put(&Clean::new(Seq(7), entries.clone(), 0)));
-    made
+/// A volume that ends with clocks, a key version and, besides its own, the root of a foreign b-tree.
+fn with_foreign_root() -> Vec<MemDevice> {
+    made::formatted(1, |sb| {
+        let mut clean = sb.sections.get::<Clean>().unwrap().unwrap();
+        let mut entries = Vec::new();
+        for entry in clean.entries().map(Result::unwrap) {
+            match entry {
+                JsetEntry::Usage { kind, .. } => JsetEntry::Usage { kind, value: 77 }.encode(&mut entries),
+                JsetEntry::Clock { write, .. } => {
+                    let time = Sectors(if write { 2000 } else { 1000 });
+                    JsetEntry::Clock { write, time }.encode(&mut entries);
+                }
+                other => other.encode(&mut entries),
+            }
+        }
+        let key = pointer(2);
+        JsetEntry::BtreeRoot { btree: FOREIGN, level: 1, key: Some(key.as_key()) }.encode(&mut entries);
+        clean.entries = entries;
+        sb.sections.put(&clean);
+    })
 }
 
 fn commit(journal: &Journal, ty: EntryType, btree: BtreeId, level: u8, key: &KeyBuf) -> Seq {
@@ -55,11 +61,16 @@ fn commit(journal: &Journal, ty: EntryType, btree: BtreeId, level: u8, key: &Key
     room.seq()
 }
 
-/// One entry of a journal, as text: `type btree level`, of roots the number.
+/// One entry of a journal, as text: of roots those of three b-trees.
 fn listed(view: &JournalView, seq: u64) -> Vec<String> {
     let survey = view.survey().unwrap();
     let jset = view.load(&survey.found[&Seq(seq)].copies[0]).unwrap();
-    let entries = frazil_ondisk::jset::entries(jset.list()).map(|entry| match entry.unwrap() {
+    let shown = |entry: &JsetEntry<'_>| match entry {
+        JsetEntry::BtreeRoot { btree, .. } => [BtreeId::XATTRS, BtreeId::EXTENTS, FOREIGN].contains(btree),
+        _ => true,
+    };
+    let entries = frazil_ondisk::jset::entries(jset.list()).map(Result::unwrap).filter(shown);
+    let entries = entries.map(|entry| match entry {
         JsetEntry::BtreeRoot { btree, level, key } => {
             format!("root {btree} {level} {}", key.unwrap().value[8])
         }
@@ -82,9 +93,10 @@ fn options() -> WriteOptions {
 
 #[test]
 fn every_entry_carries_roots_clocks_and_key_version() {
-    let devices = made::shared(&made::devices(&with_roots(1)));
+    let devices = made::shared(&with_foreign_root());
     let volume = write::open_rw(devices.clone(), OpenOptions::default(), &options()).unwrap();
     let (journal, host) = (&volume.journal, &volume.host);
+    let before = host.durable_roots();
     let key = KeyBuf::new(KeyType::SET, Bpos::new(0, 9, 0), 0, vec![]);
 
     commit(journal, EntryType::BTREE_KEYS, BtreeId::ALLOC, 0, &key);
@@ -92,16 +104,15 @@ fn every_entry_carries_roots_clocks_and_key_version() {
     host.clocks().has_read(Sectors(5));
     host.clocks().has_written(Sectors(8));
     assert_eq!(host.next_key_version(), 78);
-    commit(journal, EntryType::BTREE_ROOT, BtreeId::INODES, 2, &pointer(3));
+    commit(journal, EntryType::BTREE_ROOT, BtreeId::XATTRS, 2, &pointer(3));
     commit(journal, EntryType::BTREE_ROOT, BtreeId::EXTENTS, 0, &pointer(4));
-    commit(journal, EntryType::BTREE_ROOT, BtreeId::INODES, 2, &pointer(5));
+    commit(journal, EntryType::BTREE_ROOT, BtreeId::XATTRS, 2, &pointer(5));
     commit(journal, EntryType::WRITE_BUFFER_KEYS, BtreeId::LRU, 0, &key);
     let last = commit(journal, EntryType::BTREE_KEYS, BtreeId::ALLOC, 0, &key);
     journal.flush().unwrap();
 
-    assert_eq!(last, Seq(9), "numbers go on from the clean section");
+    assert_eq!(last, Seq(3), "numbers go on from the clean section");
     let (view, foreign) = (view(&devices), format!("root {FOREIGN} 1 2"));
-    let (old, new) = (format!("root {} 1 1", BtreeId::INODES), format!("root {} 2", BtreeId::INODES));
     let common = |version, read, written| {
         vec![
             "time 2000000000".to_owned(),
@@ -111,29 +122,29 @@ fn every_entry_carries_roots_clocks_and_key_version() {
         ]
     };
     let alloc = format!("keys {}", BtreeId::ALLOC);
-    let expected = [vec![alloc.clone(), old, foreign.clone()], common(77, 1000, 2000)].concat();
-    assert_eq!(listed(&view, 8), expected);
+    assert_eq!(listed(&view, 2), [vec![alloc.clone(), foreign.clone()], common(77, 1000, 2000)].concat());
     let own = vec![
-        format!("{new} 3"),
-        format!("root {} 0 4", BtreeId::EXTENTS),
-        format!("{new} 5"),
-        format!("keys {}", BtreeId::LRU),
+        "root xattrs 2 3".to_owned(),
+        "root extents 0 4".to_owned(),
+        "root xattrs 2 5".to_owned(),
+        "keys lru".to_owned(),
         alloc,
         foreign,
     ];
-    assert_eq!(listed(&view, 9), [own, common(78, 1005, 2008)].concat());
+    assert_eq!(listed(&view, 3), [own, common(78, 1005, 2008)].concat());
 
-    let roots = host.durable_roots();
-    let expected = [(BtreeId::EXTENTS, root(4, 0)), (BtreeId::INODES, root(5, 2)), (FOREIGN, root(2, 1))];
-    assert!(roots.into_iter().eq(expected));
+    let mut expected = before;
+    expected.insert(BtreeId::XATTRS, root(5, 2));
+    expected.insert(BtreeId::EXTENTS, root(4, 0));
+    assert_eq!(host.durable_roots(), expected);
+    assert_eq!(expected[&FOREIGN], root(2, 1));
     // What recovery makes of it.
-    let reopened = open(devices, OpenOptions::default()).unwrap();
-    assert!(reopened.btrees().root(BtreeId::INODES).is_some() && reopened.btrees().root(FOREIGN).is_some());
+    assert_eq!(open(devices, OpenOptions::default()).unwrap().btrees().roots(), expected);
 }
 
 #[test]
 fn every_root_that_may_come_has_its_room() {
-    let devices = made::shared(&made::devices(&with_roots(1)));
+    let devices = made::shared(&with_foreign_root());
     let volume = write::open_rw(devices.clone(), OpenOptions::default(), &options()).unwrap();
     assert_eq!(volume.host.common_words(), 21 * 15 + 15 + 10);
     for btree in BtreeId::known().filter(|b| b.0 <= BtreeId::ACCOUNTING.0) {
@@ -144,8 +155,10 @@ fn every_root_that_may_come_has_its_room() {
     }
     volume.journal.flush().unwrap();
     // An entry without anything of its own carries them all.
-    volume.journal.meta().unwrap();
-    assert_eq!(listed(&view(&devices), 9).iter().filter(|e| e.starts_with("root")).count(), 22);
+    let last = volume.journal.meta().unwrap();
+    let reopened = open(devices, OpenOptions::default()).unwrap();
+    let Recovery::Replayed { last: newest, .. } = reopened.recovery() else { panic!("it is not clean") };
+    assert_eq!((*newest, reopened.btrees().roots().len()), (last, 22));
 }
 
 #[derive(Default)]
@@ -174,7 +187,7 @@ impl JournalEvents for Listener {
 
 #[test]
 fn listeners_hear_what_happens_as_long_as_they_live() {
-    let faulty: Vec<_> = made::devices(&made::superblocks(2))
+    let faulty: Vec<_> = made::formatted(2, |_| ())
         .into_iter()
         .map(|d: MemDevice| Arc::new(FaultyDevice::new(Arc::new(d))))
         .collect();

@@ -13,6 +13,7 @@ use frazil_ondisk::superblock::members::{Member, Members};
 use frazil_ondisk::superblock::sections::{Clean, JournalV2};
 use frazil_ondisk::units::{BucketIndex, DevIndex, SECTOR_BYTES, Sectors, Seq, UnixSeconds};
 use frazil_testing::golden::{self, GoldenImage};
+use frazil_volume::build::{FormatOptions, NewDevice, format};
 use frazil_volume::open::read_superblock;
 use frazil_volume::write::{self, Foundation, SuperblockStore, WallClock, WriteOptions};
 use frazil_volume::{OpenError, OpenOptions, Passphrase, Volume, open};
@@ -74,6 +75,24 @@ pub fn superblocks(n: u8) -> Vec<Superblock> {
         own
     });
     own.collect()
+}
+
+/// Empty volumes of `n` devices, whose superblocks are then changed.
+pub fn formatted(n: u8, change: impl Fn(&mut Superblock)) -> Vec<MemDevice> {
+    let bytes = BUCKET.0 * BUCKETS * SECTOR_BYTES;
+    let devices: Vec<Arc<MemDevice>> =
+        (0..n).map(|i| Arc::new(MemDevice::new(bytes).named(&format!("dev{i}")))).collect();
+    let new = devices.iter().map(|d| NewDevice::new(d.clone() as Arc<dyn Device>)).collect();
+    let uuid = Some(Uuid::from_u128(u128::from(n)));
+    format(new, &FormatOptions { uuid, ..FormatOptions::default() }).unwrap();
+    for device in &devices {
+        let mut sb = read_superblock(&**device).unwrap();
+        change(&mut sb);
+        for sector in sb.layout.copies() {
+            device.write_at(sector.0 * SECTOR_BYTES, &sb.encode_copy(sector).unwrap()).unwrap();
+        }
+    }
+    devices.iter().map(|d| d.snapshot()).collect()
 }
 
 /// Devices with these superblocks.

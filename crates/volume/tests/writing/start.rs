@@ -10,25 +10,25 @@ use frazil_device::{Contents, Device, Event, MemDevice, SECTOR_BYTES};
 use frazil_journal::engine::{Protects, ReplayHold};
 use frazil_ondisk::jset::JsetEntry;
 use frazil_ondisk::superblock::Superblock;
+use frazil_ondisk::superblock::assembly::Degraded;
 use frazil_ondisk::superblock::features::CompatFeatures;
 use frazil_ondisk::superblock::members::{MemberFlags, MemberState};
 use frazil_ondisk::superblock::recovery_pass::{PassSet, RecoveryPass};
-use frazil_ondisk::superblock::sections::{Clean, Ext, JournalV2};
-use frazil_ondisk::units::{DevIndex, Seq};
+use frazil_ondisk::superblock::sections::{Clean, Ext, JournalSeqBlacklist, JournalV2, SectionType};
+use frazil_ondisk::units::{BucketIndex, DevIndex, SbSeq, Seq};
 use frazil_ondisk::version::Version;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
-use frazil_testing::golden::{GoldenImage, State};
+use frazil_testing::golden::{self, GoldenImage, State};
+use frazil_volume::check::check;
 use frazil_volume::open::read_superblock;
 use frazil_volume::write::ReplayTarget;
-use frazil_volume::{OpenError, Recovery};
+use frazil_volume::{OpenError, OpenOptions, Recovery, open};
 
 use crate::made;
 
 /// What opening a changed volume for writing says; nothing may have been written.
 fn refused(change: impl Fn(&mut Superblock)) -> String {
-    let mut made = made::superblocks(2);
-    made.iter_mut().for_each(change);
-    let images = made::devices(&made);
+    let images = made::formatted(2, change);
     let devices = made::shared(&images);
     let error = made::open_rw(devices.clone()).err().expect("it is refused");
     for (image, device) in images.iter().zip(&devices) {
@@ -53,7 +53,6 @@ fn every_reason_not_to_write_is_one_line() {
     });
     assert!(older.contains("can only be read") && older.contains("1.12 is older"), "{older}");
     assert!(refused(|sb| sb.version = Version::new(1, 14)).contains("1.14 is newer"));
-    assert!(refused(|sb| sb.flags.set_initialized(false)).contains("never started"));
     assert!(refused(|sb| sb.flags.set_has_topology_errors(true)).contains("shape of a b-tree"));
     let upgrade = refused(|sb| sb.flags.set_version_upgrade_complete(Version::new(1, 9)));
     assert!(upgrade.contains("upgrade"), "{upgrade}");
@@ -82,9 +81,67 @@ fn every_reason_not_to_write_is_one_line() {
     assert!(lost.contains("root of b-tree inodes is lost"), "{lost}");
 }
 
+/// A bucket of the journal that no key knows would be given to somebody else.
+#[test]
+fn a_journal_that_is_not_marked_is_not_written() {
+    let images = made::formatted(2, |sb| {
+        let ring = sb.journal_buckets().unwrap();
+        let moved = ring.buckets().map(|b| BucketIndex(b.0 + 100));
+        sb.put_journal_buckets(&JournalV2::from_buckets(moved));
+    });
+    let error = made::open_rw(made::shared(&images)).err().expect("it is refused").to_string();
+    assert!(error.contains("in use (journal) but not marked so"), "{error}");
+}
+
+/// The first start: with what the formatter of the reference left, and with several devices.
+#[test]
+fn a_volume_that_was_never_started_is_started() {
+    let never_started =
+        |n| made::devices(&made::superblocks(n).into_iter().map(unstarted).collect::<Vec<_>>());
+    let golden = made::golden_devices(&golden::image("01-empty-formatted-only"));
+    for images in [golden, never_started(1), never_started(3)] {
+        let time = Arc::new(Time::default());
+        let recorded: Vec<_> = images.iter().map(|i| Arc::new(Stamped::new(i.snapshot(), &time))).collect();
+        let devices: Vec<_> = recorded.iter().map(|d| d.clone() as Arc<dyn Device>).collect();
+        let volume = made::open_rw(devices.clone()).unwrap();
+        assert_eq!(volume.recovery, Recovery::Clean { journal_seq: Seq(1) });
+        let opened = open(devices, OpenOptions::default()).unwrap();
+        let report = check(&opened);
+        assert!(report.is_clean(), "{:?}", report.counts().collect::<Vec<_>>());
+        assert_eq!(opened.usage().unwrap().inodes, 2);
+        for at in 0..=time.now() {
+            let crashed: Vec<MemDevice> = recorded.iter().map(|d| d.crash_at(at).all_lost()).collect();
+            let opened = open(made::shared(&crashed), OpenOptions::default()).unwrap();
+            match opened.recovery() {
+                Recovery::NeverStarted => assert!(!opened.superblock().flags.initialized()),
+                _ => assert!(check(&opened).is_clean(), "at {at} of {}", time.now()),
+            }
+        }
+    }
+    let two = made::shared(&never_started(3)[..2]);
+    let degraded = OpenOptions { degraded: Degraded::Yes, ..OpenOptions::default() };
+    let refused = frazil_volume::open_rw(two, degraded, &Default::default()).err().expect("one is missing");
+    assert!(refused.to_string().contains("needs every device"), "{refused}");
+}
+
+/// As a formatter leaves a superblock.
+fn unstarted(mut sb: Superblock) -> Superblock {
+    sb.flags.set_initialized(false);
+    sb.flags.set_clean(false);
+    sb.flags.set_version_upgrade_complete(Version(0));
+    (sb.seq, sb.compat) = (SbSeq(0), CompatFeatures::empty());
+    sb.put_journal_buckets(&JournalV2::default());
+    sb.sections.remove(SectionType::CLEAN);
+    with_members(&mut sb, |flags| flags.set_freespace_initialized(false));
+    let mut members = sb.members().unwrap();
+    members.list.iter_mut().for_each(|m| m.seq = SbSeq(0));
+    sb.put_members(&members);
+    sb
+}
+
 #[test]
 fn devices_must_be_writable() {
-    let images = made::devices(&made::superblocks(2));
+    let images = made::formatted(2, |_| ());
     let devices: Vec<Arc<dyn Device>> =
         vec![Arc::new(images[0].snapshot()), Arc::new(images[1].snapshot().read_only())];
     assert!(matches!(made::open_rw(devices), Err(OpenError::ReadOnlyDevice { .. })));
@@ -92,13 +149,12 @@ fn devices_must_be_writable() {
 
 #[test]
 fn numbers_never_come_again_after_a_clean_shutdown_either() {
-    let mut made = made::superblocks(1);
-    made[0].sections.put(&{
-        let mut list = frazil_ondisk::superblock::sections::JournalSeqBlacklist::default();
+    let devices = made::formatted(1, |sb| {
+        let mut list = JournalSeqBlacklist::default();
         list.add(Seq(5)..Seq(5000));
-        list
+        sb.sections.put(&list);
     });
-    let volume = made::open_rw(made::shared(&made::devices(&made))).unwrap();
+    let volume = made::open_rw(made::shared(&devices)).unwrap();
     assert_eq!(volume.journal.meta().unwrap(), Seq(5000), "I34");
 }
 
