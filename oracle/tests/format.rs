@@ -13,7 +13,7 @@ mod populate;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cases::{CASES, Case, Crypt, PASSPHRASE};
+use cases::{Case, Crypt, PASSPHRASE, cases};
 use frazil_device::{Access, Device, OpenOptions as DeviceOptions};
 use frazil_oracle::{Job, Mount, Oracle, Writes};
 use frazil_volume::build::{Builder, format};
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// Files put into volumes that are not encrypted.
-const FILES: u64 = 1500;
+const FILES: u64 = 1200;
 const FILE_BYTES: usize = 8192;
 
 /// Reads what was there, and writes, overwrites, renames and removes a little of everything.
@@ -57,11 +57,11 @@ fn volume_devices(paths: &[PathBuf], access: Access, create: Option<&Case>) -> V
     paths.iter().enumerate().map(open).collect()
 }
 
-fn make(dir: &Path, case: &Case) -> Vec<PathBuf> {
+fn make(dir: &Path, case: &Case, uuid: Uuid) -> Vec<PathBuf> {
     let paths: Vec<PathBuf> =
         (0..case.devices.len()).map(|i| dir.join(format!("{}.{i}", case.name))).collect();
     let devices = case.new_devices(volume_devices(&paths, Access::ReadWrite, Some(case)));
-    let options = case.options(Uuid::from_u128(0x0f0a_2170 + case.name.len() as u128));
+    let options = case.options(uuid);
     if case.crypt == Crypt::No {
         let mut builder = Builder::new(devices, &options).unwrap();
         populate(&mut builder, FILES, FILE_BYTES).unwrap();
@@ -84,9 +84,11 @@ fn findings(paths: &[PathBuf]) -> Vec<String> {
 #[test]
 fn the_driver_takes_our_volumes_for_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let images: Vec<Vec<PathBuf>> = CASES.iter().map(|case| make(dir.path(), case)).collect();
-    let jobs = CASES.iter().zip(&images).map(|(case, paths)| {
-        let job = Job::new(case.name, paths.clone())
+    let cases = cases();
+    let images: Vec<Vec<PathBuf>> =
+        cases.iter().zip(1..).map(|(case, n)| make(dir.path(), case, Uuid::from_u128(n))).collect();
+    let jobs = cases.iter().zip(&images).map(|(case, paths)| {
+        let job = Job::new(case.name.clone(), paths.clone())
             .mount(Mount::fsck())
             .mount(Mount::plain().script(SCRIPT))
             .mount(Mount::fsck())
@@ -96,10 +98,10 @@ fn the_driver_takes_our_volumes_for_its_own() {
     let verdicts = Oracle::new().unwrap().batch(jobs).unwrap();
     let objections: Vec<String> = verdicts.iter().flat_map(|v| v.objections()).collect();
     assert_eq!(objections, [""; 0]);
-    let files = CASES.iter().zip(&verdicts).filter(|(case, _)| case.crypt == Crypt::No);
+    let files = cases.iter().zip(&verdicts).filter(|(case, _)| case.crypt == Crypt::No);
     let sums: Vec<&[u8]> = files.map(|(_, verdict)| verdict.files["before"].as_slice()).collect();
     assert!(sums.iter().all(|sum| *sum == expected_sum()), "{sums:?}");
-    for (case, paths) in CASES.iter().zip(&images) {
+    for (case, paths) in cases.iter().zip(&images) {
         assert_eq!(findings(paths), [""; 0], "{}", case.name);
     }
 }
