@@ -136,14 +136,10 @@ type Pair = ((usize, usize), (usize, usize));
 
 /// All combinations; the first has the default of everything. The same each time.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut left: BTreeSet<Pair> = BTreeSet::new();
-    for a in 0..CHOICES.len() {
-        for b in a + 1..CHOICES.len() {
-            for (i, j) in (0..CHOICES[a].len()).flat_map(|i| (0..CHOICES[b].len()).map(move |j| (i, j))) {
-                left.insert(((a, i), (b, j)));
-            }
-        }
-    }
+    let all = || CHOICES.iter().enumerate().flat_map(|(c, values)| (0..values.len()).map(move |v| (c, v)));
+    let pairs =
+        all().flat_map(|one| all().filter(move |other| one.0 < other.0).map(move |other| (one, other)));
+    let mut left: BTreeSet<Pair> = pairs.collect();
     let mut cases = Vec::new();
     let mut row = Some(vec![0; CHOICES.len()]);
     while let Some(values) = row {
