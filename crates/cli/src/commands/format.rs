@@ -392,7 +392,13 @@ impl NewFile {
             (_, Some(size)) => options = options.create_bytes(size),
             (Some(_), None) => {}
         }
-        let device = Arc::new(options.open(path).map_err(Stop::failed)?);
+        let device = Arc::new(options.open(path).map_err(|why| {
+            // A file may be made and then not get its size.
+            if before.is_none() && std::fs::metadata(path).is_ok_and(|meta| meta.len() == 0) {
+                let _ = std::fs::remove_file(path);
+            }
+            Stop::failed(why)
+        })?);
         let file = NewFile { path: path.to_path_buf(), device, is_new: before.is_none() };
         if !file.is_new && !file.device.is_block_device() {
             file.empty(args)?;

@@ -179,6 +179,7 @@ fn what_cannot_be_is_refused_in_one_line() {
     for (arguments, why) in [
         (&[][..], "does not exist; to make it, say how large: --size 1G"),
         (&["--size", "8M"], "at least 32 MiB"),
+        (&["--size", "4000P"], "too large"),
         (&["--size", "64M", "--replicas", "2"], "add devices"),
         (&["--size", "64M", "--replicas", "9"], "data_replicas"),
         (&["--size", "64M", "--compression", "brotli"], "lz4, gzip or zstd"),
