@@ -6,13 +6,18 @@ mod cases;
 mod crash;
 mod populate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cases::{Case, Crypt, PASSPHRASE, cases};
 use frazil_device::{Device, MemDevice};
 use frazil_ondisk::BtreeId;
+use frazil_ondisk::superblock::Superblock;
+use frazil_ondisk::superblock::sections::SectionType;
+use frazil_testing::golden;
 use frazil_volume::build::{BuildError, Builder, FormatOptions, NewDevice, format};
 use frazil_volume::check::check;
+use frazil_volume::open::read_superblock;
 use frazil_volume::{OpenOptions, Passphrase, Recovery, Volume, open};
 use populate::{content, populate};
 use uuid::Uuid;
@@ -73,6 +78,30 @@ fn every_combination_of_options_makes_a_sound_volume() {
         assert_eq!(built.superblock.sections, sb.sections, "{}", case.name);
         assert_eq!(volume.usage().unwrap().inodes, 2, "{}", case.name);
     }
+}
+
+#[test]
+fn defaults_are_those_of_the_reference() {
+    let golden = golden::image("01-empty-initialised");
+    let path = &golden.unpack()[0];
+    let theirs = read_superblock(&MemDevice::from_file(path).unwrap()).unwrap();
+    let device: Arc<dyn Device> = Arc::new(MemDevice::new(std::fs::metadata(path).unwrap().len()));
+    let ours = format(vec![NewDevice::new(device)], &FormatOptions::default()).unwrap().superblock;
+    assert_eq!((ours.version, ours.version_min), (theirs.version, theirs.version_min));
+    assert_eq!(ours.flags, theirs.flags);
+    assert_eq!((ours.features, ours.compat), (theirs.features, theirs.compat));
+    assert_eq!((ours.block_sectors, &ours.layout), (theirs.block_sectors, &theirs.layout));
+    assert_eq!(ours.journal_buckets().unwrap(), theirs.journal_buckets().unwrap());
+    let [our, their] = [&ours, &theirs].map(|sb| sb.own_member().unwrap());
+    assert_eq!(
+        (our.nbuckets, our.bucket_sectors, our.flags),
+        (their.nbuckets, their.bucket_sectors, their.flags)
+    );
+    let sections = |sb: &Superblock| sb.sections.iter().map(|s| s.ty).collect::<BTreeSet<_>>();
+    let mut more = sections(&theirs);
+    assert!(sections(&ours).is_subset(&more));
+    more.retain(|ty| !sections(&ours).contains(ty));
+    assert_eq!(more, BTreeSet::from([SectionType::COUNTERS]), "statistics are the driver's");
 }
 
 #[test]
