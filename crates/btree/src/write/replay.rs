@@ -59,8 +59,11 @@ impl Engine {
                 self.trees.reshaped();
             }
             drop(committer);
-            let may_replace = level == 0 && !is_about_space(btree);
-            let full = (fill == Fill::Full && may_replace).then_some(node);
+            if level > 0 || is_about_space(btree) {
+                // Writing back and replacing are commits, which must not see half of it.
+                return Ok(());
+            }
+            let full = (fill == Fill::Full).then_some(node);
             return self.relieve(full.as_slice());
         }
     }

@@ -8,7 +8,11 @@
 //! 3. **Replay** brings what only the journal holds into the b-trees.
 //! 4. **Threads** drive the journal and make room, unless a simulator wants to do that itself.
 //!
-//! [`Live::stop`] goes the same way back, up to a volume that is marked clean.
+//! [`Live::stop`] goes the same way back, up to a volume that is marked clean; [`Live::go_on`] makes it writable again, and
+//! [`Live::stop_now`] leaves it as a power cut would.
+//!
+//! What a crash left *half done* is known here only as keys ([`Live::unfinished`]): deleting files that had no name any more, and finishing shifts
+//! of ranges, is for the layer that knows files, and should be its first act.
 
 use std::sync::{Arc, Weak};
 
@@ -18,8 +22,11 @@ use frazil_device::DeviceSet;
 use frazil_journal::Journal;
 use frazil_journal::engine::Dirt;
 use frazil_journal::engine::driver::Driver;
-use frazil_ondisk::crypto::Key;
+use frazil_ondisk::crypto::Key as CryptKey;
 use frazil_ondisk::units::{DevIndex, Seq};
+use frazil_ondisk::values::snapshot::Snapshot;
+use frazil_ondisk::values::subvolume::Subvolume;
+use frazil_ondisk::{BtreeId, Key, KeyType};
 use parking_lot::Mutex;
 
 use super::data::DataWriter;
@@ -31,6 +38,8 @@ use super::superblock::SuperblockStore;
 use super::superblocks::Superblocks;
 use super::triggers::Deriver;
 use crate::data::{Reader, ReaderOptions};
+use crate::error::Notice;
+use crate::open::Recovery;
 
 /// How a volume is to run.
 #[derive(Clone, Debug)]
@@ -54,10 +63,26 @@ pub struct Live {
     host: Arc<VolumeHost>,
     superblock: Arc<SuperblockStore>,
     devices: DeviceSet,
-    key: Option<Key>,
+    key: Option<CryptKey>,
     threads: Mutex<Option<Threads>>,
+    wants_threads: bool,
+    recovery: Recovery,
+    notices: Vec<Notice>,
     /// Held here, because the host holds it weakly.
     _listener: Arc<Listener>,
+}
+
+/// What a crash, or somebody who stopped half-way, left to be finished by the layers above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unfinished {
+    /// Inodes without a name are to be deleted (spec 60 §9.14).
+    pub deleted_inodes: bool,
+    /// Truncations and shifts of ranges are to be completed (spec 60 §5.2).
+    pub logged_ops: bool,
+    /// The deletion of a subvolume has begun (spec 40 §13.6).
+    pub unlinked_subvolumes: bool,
+    /// Snapshots that nobody sees are to be deleted (spec 60 §5.2).
+    pub dead_snapshots: bool,
 }
 
 /// Stop when dropped.
@@ -94,7 +119,8 @@ impl Live {
         let metadata_csum =
             foundation.metadata_csum_type().map_err(|error| CommitError::Inconsistent(error.to_string()))?;
         let writer = NodeWriter::new(foundation.devices.clone(), foundation.node_format(), metadata_csum);
-        let Foundation { devices, key, superblock, host, journal, btrees, replay, .. } = foundation;
+        let Foundation { devices, key, superblock, host, journal, btrees, replay, recovery, notices } =
+            foundation;
 
         let superblocks = Arc::clone(&superblock) as Arc<dyn Superblocks>;
         let clocks = Arc::clone(host.clocks());
@@ -127,6 +153,7 @@ impl Live {
         let reader = Reader::new(devices.clone(), Arc::clone(engine.trees()), reader_options);
 
         replay.run(&journal, &*engine)?;
+        superblock.recovered().map_err(|error| CommitError::Device(error.to_string()))?;
         let threads = options.threads.then(|| Threads::start(&journal, &room)).transpose();
         let threads = threads.map_err(|error| CommitError::Device(format!("no thread: {error}")))?;
         Ok(Arc::new(Live {
@@ -141,6 +168,9 @@ impl Live {
             devices,
             key,
             threads: Mutex::new(threads),
+            wants_threads: options.threads,
+            recovery,
+            notices,
             _listener: listener,
         }))
     }
@@ -201,11 +231,54 @@ impl Live {
     }
 
     /// The master key, if the volume is encrypted.
-    pub fn key(&self) -> Option<&Key> {
+    pub fn key(&self) -> Option<&CryptKey> {
         self.key.as_ref()
     }
 
-    /// Writes everything back and marks the volume clean. Nobody may commit any more. It does not go on after that.
+    /// How the volume was left by its last user.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// What the user should know.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// What is left to be finished by the layers above.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn unfinished(&self) -> Result<Unfinished, CommitError> {
+        self.engine.flush_buffer()?;
+        let dead = |key: Key<'_>| {
+            key.k.ty == KeyType::SNAPSHOT
+                && Snapshot::decode(key.value).is_ok_and(|node| node.flags & Snapshot::DELETED != 0)
+        };
+        let unlinked = |key: Key<'_>| {
+            key.k.ty == KeyType::SUBVOLUME
+                && Subvolume::decode(key.value).is_ok_and(|s| s.flags & Subvolume::UNLINKED != 0)
+        };
+        Ok(Unfinished {
+            deleted_inodes: self.any(BtreeId::DELETED_INODES, |_| true)?,
+            logged_ops: self.any(BtreeId::LOGGED_OPS, |_| true)?,
+            unlinked_subvolumes: self.any(BtreeId::SUBVOLUMES, unlinked)?,
+            dead_snapshots: self.any(BtreeId::SNAPSHOTS, dead)?,
+        })
+    }
+
+    /// Whether a b-tree has such a key.
+    fn any(&self, btree: BtreeId, such: impl Fn(Key<'_>) -> bool) -> Result<bool, CommitError> {
+        let mut cursor = self.btrees().cursor(btree, ..);
+        while let Some(key) = cursor.next()? {
+            if such(key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes everything back and marks the volume clean. Nobody may commit any more, until [`Live::go_on`].
     ///
     /// # Errors
     /// If something cannot be written. The volume is not marked clean then, and recovers at its next start.
@@ -213,6 +286,27 @@ impl Live {
         drop(self.threads.lock().take());
         self.allocator.release();
         stop_clean(self.journal(), &self.host, self)
+    }
+
+    /// After [`Live::stop`]: the volume may be written again when this returns.
+    ///
+    /// # Errors
+    /// If the superblock cannot be written, or somebody else wrote to the devices meanwhile: then nothing may be written. If there is no thread to
+    /// be had.
+    pub fn go_on(&self) -> Result<(), StopError> {
+        super::stop::go_on(self.journal(), &self.host)?;
+        if self.wants_threads {
+            let started = Threads::start(self.journal(), &self.room);
+            let threads = started.map_err(|error| CommitError::Device(format!("no thread: {error}")))?;
+            *self.threads.lock() = Some(threads);
+        }
+        Ok(())
+    }
+
+    /// Stops at once and for good: after a power cut at this moment it would be the same (spec 60 §11.4).
+    pub fn stop_now(&self, why: &str) {
+        super::stop::stop_now(self.journal(), why);
+        drop(self.threads.lock().take());
     }
 }
 
@@ -234,7 +328,7 @@ impl WriteBack for Live {
 fn load_space(foundation: &Foundation, cache_bytes: usize) -> Result<Space, CommitError> {
     let view = foundation.superblock.view();
     let present = |dev: DevIndex| foundation.devices.get(dev.0).is_some();
-    let load = |btrees: &Btrees, deltas: &mut dyn Iterator<Item = frazil_ondisk::Key<'_>>| {
+    let load = |btrees: &Btrees, deltas: &mut dyn Iterator<Item = Key<'_>>| {
         Space::load(&view.superblock, &view.members, present, btrees, deltas)
     };
     let Some(journal) = foundation.replay.overlay() else {

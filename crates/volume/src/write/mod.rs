@@ -33,7 +33,7 @@ pub mod triggers;
 
 pub use clock::IoClocks;
 pub use host::{JournalEvents, VolumeHost};
-pub use live::{Live, LiveOptions};
+pub use live::{Live, LiveOptions, Unfinished};
 pub use replay::{Replay, ReplayTarget};
 pub use start::{Foundation, WriteOptions, open_rw};
 pub use stop::{StopError, WriteBack, go_on, stop_clean, stop_now};

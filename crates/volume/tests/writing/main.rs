@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod cycle;
 mod host;
 mod live;
 mod made;

@@ -240,8 +240,8 @@ struct Recorder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Pointers(std::cmp::Reverse<u8>),
-    Space,
     Counters,
+    Space,
     Keys,
 }
 

@@ -14,7 +14,7 @@ use frazil_volume::OpenOptions;
 use frazil_volume::write::space::{Request, Writer};
 use frazil_volume::write::{self, Live, LiveOptions, WriteOptions};
 
-fn options(seed: u64, threads: bool) -> LiveOptions {
+pub fn options(seed: u64, threads: bool) -> LiveOptions {
     let engine = EngineOptions { seed, restart_one_in: 7 };
     LiveOptions { engine, cache_bytes: 16 << 20, threads }
 }
