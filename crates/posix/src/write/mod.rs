@@ -37,6 +37,7 @@
 //! | access control lists | `acl.rs` |
 //! | what is in use, and what remains of removed directories | `holds.rs` |
 //! | removal of inodes | `remove.rs` |
+//! | the content of files: writing, truncating, sharing | `data/` |
 //! | making subvolumes and snapshots, deleting them | `subvol.rs`, `snapshots.rs` |
 
 mod acl;
@@ -44,6 +45,7 @@ mod attributes;
 mod caller;
 mod chain;
 mod create;
+mod data;
 mod entries;
 mod holds;
 mod link;
@@ -68,11 +70,13 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::attr::{Attr, DirEntry, NodeId, Timestamp};
 use crate::error::{Error, Result};
+use crate::file::LoggedLosses;
 use crate::hashed::OnDamage;
 use crate::make::Maker;
 use crate::namespace::Namespace;
 use crate::subvol::{SubvolCache, SubvolInfo};
 use crate::unfinished::Unfinished;
+use data::ContentLocks;
 use holds::Holds;
 use numbers::Numbers;
 use op::Op;
@@ -80,6 +84,7 @@ use op::Op;
 pub use attributes::{SetAttr, SetTime};
 pub use caller::Caller;
 pub use create::NewNode;
+pub use data::Allocate;
 pub use rename::RenameMode;
 pub use snapshots::Deletion;
 pub use xattr::SetXattr;
@@ -112,6 +117,8 @@ pub struct WriteFs {
     /// A snapshot must not catch a file in the middle of an operation of several transactions: these hold it for reading, who makes
     /// snapshots for writing (spec 40 §13.5).
     pub(crate) snapshot_gate: RwLock<()>,
+    content: ContentLocks,
+    logged: LoggedLosses,
     /// Longest data that is stored in its key, in bytes; 0 if the volume does not have such keys.
     pub(crate) inline_max: usize,
 }
@@ -150,6 +157,8 @@ impl WriteFs {
             numbers: Numbers::new(short),
             holds: Holds::default(),
             snapshot_gate: RwLock::default(),
+            content: ContentLocks::default(),
+            logged: LoggedLosses::default(),
             inline_max: inline_max as usize,
             superblock,
         })

@@ -31,6 +31,9 @@ mod testing;
 mod time;
 pub mod triggers;
 
+/// How urgent it is to get room.
+pub use frazil_journal::Watermark;
+
 pub use clock::IoClocks;
 pub use host::{JournalEvents, VolumeHost};
 pub use live::{Live, LiveOptions, Unfinished};
