@@ -58,7 +58,7 @@ pub use commit::CommitOptions;
 pub use extents::Overwritten;
 pub use hooks::{Blocked, Change, CommitError, NodeArea, NodeSpace, Stage, Triggers};
 pub use node_writer::NodeWriter;
-pub use replay::is_about_space;
+pub use replay::SPACE;
 pub use transaction::{Done, Transaction};
 
 /// Tunables of an engine.

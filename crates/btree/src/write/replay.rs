@@ -22,7 +22,7 @@ use crate::error::Span;
 
 impl Engine {
     /// Puts a key of `level` as the journal's entry under `hold` has it. Call it for the newest key of each position, for higher levels first, then for
-    /// b-trees [about space](is_about_space); not for [`BtreeId::ACCOUNTING`].
+    /// b-trees [about space](SPACE); not for [`BtreeId::ACCOUNTING`].
     ///
     /// # Errors
     /// If a node on the way cannot be had, or the b-tree has no such level.
@@ -59,7 +59,7 @@ impl Engine {
                 self.trees.reshaped();
             }
             drop(committer);
-            if level > 0 || is_about_space(btree) {
+            if level > 0 || SPACE.contains(&btree) {
                 // Writing back and replacing are commits, which must not see half of it.
                 return Ok(());
             }
@@ -86,15 +86,13 @@ impl Engine {
     }
 }
 
-/// Whether triggers change the keys of a b-tree when nodes come and go: they must be replayed before any node is replaced.
-pub fn is_about_space(btree: BtreeId) -> bool {
-    matches!(
-        btree,
-        BtreeId::ALLOC
-            | BtreeId::FREESPACE
-            | BtreeId::NEED_DISCARD
-            | BtreeId::BUCKET_GENS
-            | BtreeId::LRU
-            | BtreeId::BACKPOINTERS
-    )
-}
+/// The b-trees whose keys triggers look at and change when nodes come and go. They must be replayed before any node is replaced, in this order: what
+/// it takes to make the first node of a later one stands in the earlier ones.
+pub const SPACE: [BtreeId; 6] = [
+    BtreeId::ALLOC,
+    BtreeId::FREESPACE,
+    BtreeId::NEED_DISCARD,
+    BtreeId::BUCKET_GENS,
+    BtreeId::LRU,
+    BtreeId::BACKPOINTERS,
+];

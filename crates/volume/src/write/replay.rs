@@ -1,18 +1,15 @@
 //! Replay: bringing what only the journal holds into the b-trees (spec 60 §4.8).
 //!
 //! Four steps. **Pointers** first, the highest level first, so that every later step goes down the tree as the journal knows it. Then the
+//! b-trees about **space**: from then on nodes may be replaced, which needs to know what is free. Then the
 //! **counters**: in the journal they are differences, and one whose version the b-tree already has was applied before the crash
-//! (spec 50 §2.8). Then the b-trees about **space**. Then all **other keys**, in the order of the journal: so the entries can be let
-//! go one after the other, and the journal drains while it is replayed, however full it was.
-//!
-//! The order of the first three matters, because replay itself may need new nodes, first of all for b-trees that have none yet. A new node is a
-//! commit, whose triggers look at what is there and write newer keys and differences: what is older must be there before, or it
-//! would overwrite them later, or be taken for applied. Of the b-trees about space therefore those come first that such a commit changes.
+//! (spec 50 §2.8). Then all **other keys**, in the order of the journal: so the entries can be let go one after the other, and the
+//! journal drains while it is replayed, however full it was.
 //!
 //! Replay makes no journal entries of its own. Each key pins the old entry it came from, under the journal's hold, so a crash in the
 //! middle begins the same replay again, with the same result.
 
-use frazil_btree::write::{CommitError, Engine, is_about_space};
+use frazil_btree::write::{CommitError, Engine, SPACE};
 use frazil_journal::Journal;
 use frazil_journal::engine::ReplayHold;
 use frazil_journal::read;
@@ -96,8 +93,8 @@ impl Replay {
     pub fn run(self, journal: &Journal, target: &dyn ReplayTarget) -> Result<(), CommitError> {
         let Some(Pending { overlay, first_new }) = self.pending else { return Ok(()) };
         pointers(&overlay, journal, target)?;
-        counters(&overlay, journal, target)?;
         space(&overlay, journal, target)?;
+        counters(&overlay, journal, target)?;
         others(&overlay, journal, target)?;
         journal.replayed(Seq(first_new.0 - 1));
         Ok(())
@@ -121,11 +118,7 @@ fn pointers(
 }
 
 fn space(overlay: &read::Overlay, journal: &Journal, target: &dyn ReplayTarget) -> Result<(), CommitError> {
-    let about_space = overlay.levels().filter(|(btree, level)| *level == 0 && is_about_space(*btree));
-    let mut btrees: Vec<BtreeId> = about_space.map(|(btree, _)| btree).collect();
-    let changed_by_new_nodes = [BtreeId::ALLOC, BtreeId::FREESPACE, BtreeId::BACKPOINTERS];
-    btrees.sort_by_key(|btree| (!changed_by_new_nodes.contains(btree), *btree));
-    for btree in btrees {
+    for btree in SPACE {
         let keys = overlay.level(btree, 0);
         for i in 0..keys.len() {
             target.replay(btree, 0, keys.key(i).to_owned(), &journal.replay_hold(keys.seq(i)))?;
@@ -147,7 +140,7 @@ fn counters(
 
 fn others(overlay: &read::Overlay, journal: &Journal, target: &dyn ReplayTarget) -> Result<(), CommitError> {
     let mut all = Vec::new();
-    for (btree, level) in overlay.levels().filter(|(b, level)| *level == 0 && !is_about_space(*b)) {
+    for (btree, level) in overlay.levels().filter(|(b, level)| *level == 0 && !SPACE.contains(b)) {
         let keys = overlay.level(btree, level);
         all.extend((0..keys.len()).map(|i| (keys.seq(i), btree, i)));
     }

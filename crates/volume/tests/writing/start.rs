@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use frazil_btree::write::{CommitError, is_about_space};
+use frazil_btree::write::{CommitError, SPACE};
 use frazil_device::stamped::{Stamped, Time};
 use frazil_device::{Contents, Device, Event, MemDevice, SECTOR_BYTES};
 use frazil_journal::engine::{Protects, ReplayHold};
@@ -256,7 +256,7 @@ impl ReplayTarget for Recorder {
         let twice = self.put.borrow_mut().insert((btree, level, key.k.pos), key);
         assert_eq!(twice, None, "each position once");
         let step = match level {
-            0 if is_about_space(btree) => Step::Space,
+            0 if SPACE.contains(&btree) => Step::Space,
             0 => Step::Keys,
             _ => Step::Pointers(std::cmp::Reverse(level)),
         };

@@ -41,7 +41,7 @@ impl WriteFs {
         let _content = self.content.write_two(from, to);
         let (src, dst) = (self.look(from)?, self.look(to)?);
         must_not_append_only(&dst.inode)?;
-        let len = self.cloneable(from == to, &src, &source, target)?;
+        let len = self.cloneable(&src, &source, &dst, target)?;
         if len == 0 {
             return Ok(0);
         }
@@ -59,7 +59,7 @@ impl WriteFs {
     }
 
     /// How many bytes of the source can be shared.
-    fn cloneable(&self, same: bool, src: &Object, source: &Range<u64>, target: u64) -> Result<u64> {
+    fn cloneable(&self, src: &Object, source: &Range<u64>, dst: &Object, target: u64) -> Result<u64> {
         let block = self.block_bytes();
         let size = src.inode.size;
         if source.start > size || source.end > size {
@@ -69,14 +69,15 @@ impl WriteFs {
         if target.checked_add(len).is_none_or(|end| end > SIZE_MAX) {
             return Err(Error::TooLarge("the file"));
         }
-        let at_end = source.end == size;
+        // The block at the end of the source may be shared if it becomes, or stays, the end of the target.
+        let at_end = source.end == size && target + len >= dst.inode.size;
         let whole = source.start.is_multiple_of(block)
             && target.is_multiple_of(block)
             && (len.is_multiple_of(block) || at_end);
         if !whole {
             return Err(Error::Invalid("the range is not whole blocks"));
         }
-        if same && source.start < target + len && target < source.end {
+        if src.node() == dst.node() && source.start < target + len && target < source.end {
             return Err(Error::Invalid("the ranges overlap"));
         }
         Ok(len)
