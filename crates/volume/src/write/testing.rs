@@ -62,7 +62,7 @@ impl Superblocks for FakeSuperblocks {
 }
 
 /// The keys of one b-tree.
-type Tree = BTreeMap<Bpos, KeyBuf>;
+pub(super) type Tree = BTreeMap<Bpos, KeyBuf>;
 
 /// See the [module](self).
 pub(super) struct Lab {
@@ -81,10 +81,10 @@ pub(super) struct Lab {
 }
 
 /// A commit under way.
-struct MapStage<'l> {
-    trees: &'l BTreeMap<BtreeId, Tree>,
-    staged: BTreeMap<(BtreeId, Bpos), KeyBuf>,
-    accounted: Vec<(AccountingPos, [i64; 3])>,
+pub(super) struct MapStage<'l> {
+    pub(super) trees: &'l BTreeMap<BtreeId, Tree>,
+    pub(super) staged: BTreeMap<(BtreeId, Bpos), KeyBuf>,
+    pub(super) accounted: Vec<(AccountingPos, [i64; 3])>,
 }
 
 impl MapStage<'_> {
@@ -143,7 +143,8 @@ impl Stage for MapStage<'_> {
     }
 }
 
-fn space_of(volume: &Volume) -> Space {
+/// The space of a volume.
+pub(super) fn space_of(volume: &Volume) -> Space {
     let present = |dev: DevIndex| volume.devices.get(dev.0).is_some();
     let deltas = volume.accounting_deltas.iter().map(KeyBuf::as_key);
     let space = Space::load(&volume.superblock, &volume.members, present, &volume.btrees, deltas);

@@ -360,6 +360,15 @@ fn reserves(member: &Member, node: Sectors) -> [u64; 7] {
 
 #[cfg(test)]
 impl DeviceSpace {
+    /// Opens this bucket, whatever it is.
+    pub(super) fn take_this(self: &Arc<Self>, bucket: BucketIndex) -> Arc<OpenBucket> {
+        let mut buckets = self.buckets.lock();
+        buckets.available.remove(bucket.0);
+        buckets.states[bucket.0 as usize] |= state::OPEN;
+        let generation = Gen(buckets.gens[bucket.0 as usize]);
+        Arc::new(OpenBucket { device: Arc::clone(self), bucket: bucket.0, generation })
+    }
+
     /// Panics unless two devices, of which nothing is open, know the same.
     pub(super) fn assert_same(&self, other: &DeviceSpace) {
         let (ours, theirs) = (self.buckets.lock(), other.buckets.lock());

@@ -205,4 +205,9 @@ impl Space {
         let everywhere = device::Prefer::Outside(&[]);
         self.device(dev)?.take(frazil_journal::Watermark::InteriorUpdates, &everywhere)
     }
+
+    /// Opens this bucket, whatever it is.
+    pub(in crate::write) fn open_this(&self, at: DevBucket) -> Option<Arc<OpenBucket>> {
+        self.device(at.dev).map(|device| device.take_this(at.bucket))
+    }
 }

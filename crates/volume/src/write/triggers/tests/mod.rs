@@ -2,6 +2,7 @@
 
 mod examples;
 mod random;
+mod reference;
 mod versions;
 
 use frazil_btree::write::{Change, CommitError};
@@ -13,6 +14,7 @@ use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 
 use crate::check::{Inconsistency, Report};
 use crate::write::testing::{Lab, deleted};
+use crate::write::triggers::Deriver;
 
 fn alloc(lab: &Lab, at: DevBucket) -> Alloc {
     let key = lab.get(BtreeId::ALLOC, at.pos());
