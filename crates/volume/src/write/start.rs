@@ -24,6 +24,7 @@ use frazil_journal::engine::{
     write_marker,
 };
 use frazil_journal::read::{self, Early, RingFound};
+use frazil_ondisk::BtreeId;
 use frazil_ondisk::checksum::ChecksumType;
 use frazil_ondisk::crypto::Key;
 use frazil_ondisk::data_type::DataType;
@@ -261,9 +262,19 @@ impl Left {
         }
     }
 
+    /// A lost root needs repair. And what says which buckets are free must have roots: the first node of these b-trees would need a bucket before it is
+    /// known which are free. Only a crash within the first second of a volume's first start leaves them without.
     fn check_roots(&self) -> Result<(), OpenError> {
-        match self.early().roots.iter().find(|(_, root)| root.key.is_none()) {
-            Some((btree, _)) => Err(OpenError::NeedsCheck(format!("the root of b-tree {btree} is lost"))),
+        let roots = &self.early().roots;
+        if let Some((btree, _)) = roots.iter().find(|(_, root)| root.key.is_none()) {
+            return Err(OpenError::NeedsCheck(format!("the root of b-tree {btree} is lost")));
+        }
+        let Left::Crashed { journal, .. } = self else { return Ok(()) };
+        let only_in_journal = [BtreeId::ALLOC, BtreeId::FREESPACE]
+            .into_iter()
+            .find(|btree| !roots.contains_key(btree) && !journal.overlay.level(*btree, 0).is_empty());
+        match only_in_journal {
+            Some(btree) => Err(OpenError::NeedsCheck(format!("b-tree {btree} is only in the journal yet"))),
             None => Ok(()),
         }
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use frazil_btree::write::{CommitError, SPACE};
 use frazil_device::stamped::{Stamped, Time};
 use frazil_device::{Contents, Device, Event, MemDevice, SECTOR_BYTES};
-use frazil_journal::engine::{Protects, ReplayHold};
-use frazil_ondisk::jset::JsetEntry;
+use frazil_journal::Watermark;
+use frazil_journal::engine::{Protects, ReplayHold, Wait};
+use frazil_ondisk::jset::{EntryType, JsetEntry};
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::assembly::Degraded;
 use frazil_ondisk::superblock::features::CompatFeatures;
@@ -91,6 +92,31 @@ fn a_journal_that_is_not_marked_is_not_written() {
     });
     let error = made::open_rw(made::shared(&images)).err().expect("it is refused").to_string();
     assert!(error.contains("in use (journal) but not marked so"), "{error}");
+}
+
+/// What is free must be known before the first node is made that says so.
+#[test]
+fn freespace_that_is_only_in_the_journal_is_refused() {
+    let images = made::formatted(1, |sb| {
+        let mut clean = sb.sections.get::<Clean>().unwrap().unwrap();
+        let mut entries = Vec::new();
+        for entry in clean.entries().map(Result::unwrap) {
+            if !matches!(entry, JsetEntry::BtreeRoot { btree: BtreeId::FREESPACE, .. }) {
+                entry.encode(&mut entries);
+            }
+        }
+        clean.entries = entries;
+        sb.sections.put(&clean);
+    });
+    let devices = made::shared(&images);
+    let volume = made::open_rw(devices.clone()).unwrap();
+    let mut room = volume.journal.reserve(6, Watermark::Normal, Wait::Forever).unwrap();
+    let key = KeyBuf::new(KeyType::SET, Bpos::new(0, 500, 0), 100, vec![]);
+    room.push_key(EntryType::BTREE_KEYS, BtreeId::FREESPACE, 0, key.as_key());
+    drop(room);
+    volume.journal.flush().unwrap();
+    let error = made::open_rw(devices).err().expect("it is refused").to_string();
+    assert!(error.contains("freespace is only in the journal"), "{error}");
 }
 
 /// The first start: with what the formatter of the reference left, and with several devices.
