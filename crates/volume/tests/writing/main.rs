@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod cycle;
+mod faults;
 mod host;
 mod live;
 mod made;

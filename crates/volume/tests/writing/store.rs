@@ -342,6 +342,30 @@ fn what_a_commit_needs_is_marked_once() {
 }
 
 #[test]
+fn many_threads_change_it_at_once() {
+    let devices = made::shared(&made::devices(&made::superblocks(4)));
+    let store = made::store(devices.clone(), StoppedClock::at(2_000_000_000));
+    let sets: Vec<Vec<u8>> = (1u8..16).map(|bits| (0..4).filter(|d| bits >> d & 1 != 0).collect()).collect();
+    std::thread::scope(|scope| {
+        for set in &sets {
+            scope.spawn(|| Superblocks::mark_replicas(&store, &user_data_on(set)).unwrap());
+            let dev = DevIndex(set[0]);
+            let sectors = Sectors(1000 * set.len() as u64)..Sectors(1000 * set.len() as u64 + 256);
+            let store = &store;
+            scope.spawn(move || {
+                Superblocks::mark_btree_nodes(store, dev, sectors.clone()).unwrap();
+                assert!(store.btree_bitmap(dev).covers(sectors));
+            });
+        }
+    });
+    let again = made::store(devices, StoppedClock::at(2_000_000_000));
+    assert!(sets.iter().all(|set| again.has_replicas(&user_data_on(set))));
+    let (found, known) = (again.view(), store.view());
+    assert_eq!(found.superblock.seq, known.superblock.seq);
+    assert_eq!(found.superblock.sections, known.superblock.sections);
+}
+
+#[test]
 fn what_was_seen_goes_with_the_next_write() {
     let devices = made::shared(&made::devices(&made::superblocks(2)));
     let store = made::store(devices.clone(), StoppedClock::at(2_000_000_000));
