@@ -97,7 +97,7 @@ fn make(dir: &Path, tree: &Path, case: &Case, bytes: u64) -> Vec<PathBuf> {
     };
     let mut builder = Builder::new(paths.iter().map(open).collect(), &options).unwrap();
     builder.push_first_subvolume().unwrap();
-    let from = fill::From::directory(tree, Vec::new());
+    let from = fill::Source::directory(tree, Vec::new());
     fill::fill(&mut builder, from, 2, &Counts::default()).unwrap();
     builder.finish().unwrap();
     paths

@@ -27,8 +27,8 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Copies a tree into a volume under construction on `devices`, and says what was left out.
 pub(crate) fn fill(builder: &mut Builder, source: &Path, devices: &[&Path]) -> Result<Filled, Stop> {
     let is_stdin = source == Path::new("-");
-    let from = if !is_stdin && source.is_dir() {
-        fill::From::directory(source, devices.iter().filter_map(|path| id(path)).collect())
+    let tree = if !is_stdin && source.is_dir() {
+        fill::Source::directory(source, devices.iter().filter_map(|path| id(path)).collect())
     } else {
         let reader: Box<dyn Read + Send> = if is_stdin {
             Box::new(io::stdin())
@@ -36,13 +36,13 @@ pub(crate) fn fill(builder: &mut Builder, source: &Path, devices: &[&Path]) -> R
             let opened = File::open(source);
             Box::new(opened.map_err(|why| Stop::Failed(format!("{}: {why}", source.display())))?)
         };
-        fill::From::archive(
+        fill::Source::archive(
             reader,
             if is_stdin { "standard input".as_ref() } else { source }.to_string_lossy().as_ref(),
         )
     };
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
-    let filled = with_progress(|counts| fill::fill(builder, from, threads, counts)).map_err(Stop::failed)?;
+    let filled = with_progress(|counts| fill::fill(builder, tree, threads, counts)).map_err(Stop::failed)?;
     if let Some(name) = &filled.left_out {
         say::warning(format_args!(
             "attributes that a volume has no place for were left out; the first was {}",

@@ -62,7 +62,7 @@ impl Volume {
 
 /// Makes a volume of one device or of several, and fills it.
 fn make(
-    from: fill::From<'_>,
+    from: fill::Source<'_>,
     nr_devices: usize,
     encryption: Encryption,
     list: &[(&str, &str)],
@@ -83,7 +83,7 @@ fn make(
     Ok(Volume { devices, filled })
 }
 
-fn plain(from: fill::From<'_>) -> Result<Volume, FillError> {
+fn plain(from: fill::Source<'_>) -> Result<Volume, FillError> {
     make(from, 1, Encryption::Off, &[])
 }
 
@@ -128,7 +128,7 @@ fn a_directory_comes_out_as_it_was_from_every_kind_of_volume() {
         (2, on(), &[("compression", "lz4"), ("wide_macs", "1"), ("data_replicas", "2")]),
     ];
     for (nr_devices, encryption, list) in cases {
-        let from = fill::From::directory(dir.path(), Vec::new());
+        let from = fill::Source::directory(dir.path(), Vec::new());
         let volume = make(from, nr_devices, encryption, list).unwrap();
         assert_eq!(faults(&manifest, &volume.open()), Vec::<String>::new(), "{list:?}");
         assert_eq!(volume.filled.objects as usize, distinct(&manifest), "{list:?}");
@@ -148,7 +148,7 @@ fn the_same_tree_makes_the_same_volume() {
     let dir = tempfile::tempdir().unwrap();
     sample::tree(dir.path(), sample::Size { sparse_bytes: 1 << 30, ..sample::Size::SMALL }).unwrap();
     let make = || {
-        let from = fill::From::directory(dir.path(), Vec::new());
+        let from = fill::Source::directory(dir.path(), Vec::new());
         make(from, 1, Encryption::Off, &[("compression", "zstd")]).unwrap().bytes()
     };
     // Not assert_eq: nobody wants to read the difference.
@@ -160,7 +160,7 @@ fn times_and_flags_are_copied_to_the_last_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, b"content").unwrap();
-    let volume = plain(fill::From::directory(dir.path(), Vec::new())).unwrap();
+    let volume = plain(fill::Source::directory(dir.path(), Vec::new())).unwrap();
     let fs = volume.open();
     let attr = fs.lookup(fs.root(), b"file").unwrap();
     let seen = fs::metadata(&path).unwrap();
@@ -192,7 +192,7 @@ fn a_tree_deeper_than_any_path_is_copied() {
         mkdirat(&at, "side", Mode::from_raw_mode(0o700)).unwrap();
         at = open(std::os::fd::AsFd::as_fd(&at));
     }
-    let volume = plain(fill::From::directory(dir.path(), Vec::new())).unwrap();
+    let volume = plain(fill::Source::directory(dir.path(), Vec::new())).unwrap();
     let fs = volume.open();
     assert_eq!(check(fs.volume()).findings.len(), 0);
     let mut node = fs.root();
@@ -209,10 +209,10 @@ fn a_tree_deeper_than_any_path_is_copied() {
 #[test]
 fn what_cannot_be_copied_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let make = || plain(fill::From::directory(dir.path(), Vec::new())).map(|_| ()).unwrap_err().to_string();
+    let make = || plain(fill::Source::directory(dir.path(), Vec::new())).map(|_| ()).unwrap_err().to_string();
     let shown = dir.path().display();
 
-    let missing = fill::From::directory(&dir.path().join("none"), Vec::new());
+    let missing = fill::Source::directory(&dir.path().join("none"), Vec::new());
     let error = plain(missing).map(|_| ()).unwrap_err().to_string();
     assert_eq!(error, format!("{shown}/none: No such file or directory (os error 2)"));
 
@@ -244,7 +244,7 @@ fn the_volume_itself_is_left_out() {
     fs::write(dir.path().join("other"), b"a file").unwrap();
     let image = fs::metadata(dir.path().join("image")).unwrap();
     let dev = u64::from(rustix::fs::major(image.dev())) << 32 | u64::from(rustix::fs::minor(image.dev()));
-    let volume = plain(fill::From::directory(dir.path(), vec![(dev, image.ino())])).unwrap();
+    let volume = plain(fill::Source::directory(dir.path(), vec![(dev, image.ino())])).unwrap();
     let fs = volume.open();
     assert!(fs.lookup(fs.root(), b"image").is_err());
     assert_eq!(fs.lookup(fs.root(), b"other").unwrap().size, 6);

@@ -18,13 +18,18 @@ use frazil_testing::{observe as host, sample};
 use frazil_volume::build::{Builder, FormatOptions, NewDevice};
 use frazil_volume::check::check;
 use frazil_volume::{OpenOptions, open};
+use proptest::prelude::*;
 
 /// A volume filled from an archive.
 fn make(archive: impl Read + Send) -> Result<Fs, FillError> {
-    let device: Arc<dyn Device> = Arc::new(MemDevice::new(256 << 20));
+    make_on(256 << 20, archive)
+}
+
+fn make_on(device_bytes: u64, archive: impl Read + Send) -> Result<Fs, FillError> {
+    let device: Arc<dyn Device> = Arc::new(MemDevice::new(device_bytes));
     let mut builder = Builder::new(vec![NewDevice::new(Arc::clone(&device))], &FormatOptions::default())?;
     builder.push_first_subvolume()?;
-    fill::fill(&mut builder, fill::From::archive(archive, "test.tar"), 2, &Counts::default())?;
+    fill::fill(&mut builder, fill::Source::archive(archive, "test.tar"), 2, &Counts::default())?;
     builder.finish()?;
     let fs = Fs::new(Arc::new(open(vec![device], OpenOptions::default()).unwrap()));
     assert_eq!(check(fs.volume()).findings.iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
@@ -107,6 +112,10 @@ impl Tar {
         header.set_gid(2);
         header.set_mtime(1_000_000_000);
         header.set_size(content.len() as u64);
+        if ty == tar::EntryType::Char {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
         header.set_cksum();
         self.0.extend_from_slice(header.as_bytes());
         self.0.extend_from_slice(content);
@@ -245,4 +254,58 @@ fn maps_of_sparse_members_are_not_believed() {
     }
     let more = "the archive is not usable at f: the member is shorter than it says";
     assert_eq!(sparse("1\n0\n601\n", 1 << 20).refused(), more);
+}
+
+/// One archive with something of everything, to be damaged.
+fn everything() -> Vec<u8> {
+    let map = "2\n0\n512\n1048576\n88\n";
+    let mut sparse = map.as_bytes().to_vec();
+    sparse.resize(512 + 600, 7);
+    Tar::default()
+        .dir("d/")
+        .file("d/file", &[1; 3000])
+        .records(b"25 SCHILY.xattr.user.x=1\n19 mtime=-5.250000\n38 SCHILY.acl.access=u::rwx,g::r,o::-\n")
+        .file("d/more", b"content")
+        .link("link", "d/file")
+        .member(tar::EntryType::Symlink, "symlink", "target", b"")
+        .member(tar::EntryType::GNULongName, "x", "", &[b'n'; 200])
+        .file("short", b"1")
+        .records(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n31 GNU.sparse.realsize=2000000\n")
+        .file("sparse", &sparse)
+        .member(tar::EntryType::Fifo, "fifo", "", b"")
+        .member(tar::EntryType::Char, "null", "", b"")
+        .0
+}
+
+#[test]
+fn an_archive_of_everything_is_taken() {
+    let fs = make(everything().as_slice()).unwrap();
+    assert_eq!(observe::at_path(&fs, b"sparse").unwrap().size, 2_000_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Damaged headers under right checksums, and archives that end anywhere: refused, or taken and then sound.
+    #[test]
+    fn damaged_archives_are_refused_or_make_sound_volumes(
+        damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6),
+        end in proptest::option::of(any::<proptest::sample::Index>()),
+    ) {
+        let mut archive = everything();
+        for (at, byte) in damage {
+            let at = at.index(archive.len());
+            archive[at] = byte;
+            let block = at / 512 * 512;
+            let is_header = archive[block + 257..block + 262] == *b"ustar";
+            if is_header {
+                let mut header = tar::Header::from_byte_slice(&archive[block..block + 512]).clone();
+                header.set_cksum();
+                archive[block..block + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        archive.truncate(end.map_or(archive.len(), |end| end.index(archive.len())));
+        // `make_on` checks the volume.
+        let _ = make_on(64 << 20, archive.as_slice());
+    }
 }

@@ -138,7 +138,11 @@ fn holes(dir: &Path, sparse_bytes: u64) -> io::Result<()> {
 
 fn names(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)?;
-    let odd: [&[u8]; 9] = [
+    // The first three have the same crc32c hash whatever its seed.
+    let odd: [&[u8]; 12] = [
+        b"n78ecc56f",
+        b"n286c41d4",
+        b"n248ca90f",
         b"\xff\xfe not text",
         b"line\nfeed",
         b"...",
@@ -197,6 +201,10 @@ fn attributes(dir: &Path) -> io::Result<()> {
     let many = file("many")?;
     for n in 0..40 {
         set(&many, &format!("user.number {n}"), format!("value {n}").as_bytes())?;
+    }
+    let colliding = file("colliding under crc32c")?;
+    for name in ["user.n78ecc56f", "user.n286c41d4", "user.n248ca90f"] {
+        set(&colliding, name, name.as_bytes())?;
     }
     let odd = file("odd")?;
     set(&odd, "user.empty", b"")?;

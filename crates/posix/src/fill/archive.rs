@@ -21,7 +21,7 @@ use tar::EntryType;
 use self::members::{Member, Members};
 use self::records::Malformed;
 use super::error::FillError;
-use super::sink::{Delivered, Halt, JOB_BYTES, Sink, Source};
+use super::sink::{Deliver, Delivered, Halt, JOB_BYTES, Sink};
 use super::tree::Object;
 use super::work::Xattrs;
 use crate::attr::{FileType, Timestamp};
@@ -55,7 +55,7 @@ impl<R: Read> Archive<R> {
     }
 }
 
-impl<R: Read + Send> Source for Archive<R> {
+impl<R: Read + Send> Deliver for Archive<R> {
     fn shown(&self, path: &[u8]) -> Vec<u8> {
         [self.name.as_bytes(), b": ", path].concat()
     }

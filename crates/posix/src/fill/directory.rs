@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::error::FillError;
 use super::host;
-use super::sink::{Delivered, Halt, JOB_BYTES, Sink, Source};
+use super::sink::{Deliver, Delivered, Halt, JOB_BYTES, Sink};
 use super::tree::{LOST_FOUND, Object};
 use super::work::{Part, next_data};
 use crate::attr::FileType;
@@ -91,7 +91,7 @@ impl At<'_> {
     }
 }
 
-impl Source for Directory {
+impl Deliver for Directory {
     fn shown(&self, path: &[u8]) -> Vec<u8> {
         At { top: &self.top, path, name: b"" }.shown()
     }

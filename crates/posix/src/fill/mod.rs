@@ -54,7 +54,7 @@ pub use error::FillError;
 
 use self::archive::Archive;
 use self::directory::Directory;
-use self::sink::{Halt, Sink, Source};
+use self::sink::{Deliver, Halt, Sink};
 use self::store::{Refused, Store};
 use self::tree::{Hashes, Object, Tree};
 use self::work::{Failure, Pool, Room, Storing, Why, Worker};
@@ -67,18 +67,18 @@ const JOBS_PER_WORKER: usize = 6;
 const INLINE_BYTES_MAX: u64 = 1024;
 
 /// What is to be copied in.
-pub struct From<'s>(Box<dyn Source + 's>);
+pub struct Source<'s>(Box<dyn Deliver + 's>);
 
-impl<'s> From<'s> {
+impl<'s> Source<'s> {
     /// The tree below a directory of the running system, which becomes the root. Files in `without`, given as device and inode number,
     /// are left out: the volume itself, if it lies in the tree.
-    pub fn directory(top: &Path, without: Vec<(u64, u64)>) -> From<'s> {
-        From(Box::new(Directory::new(top, without)))
+    pub fn directory(top: &Path, without: Vec<(u64, u64)>) -> Source<'s> {
+        Source(Box::new(Directory::new(top, without)))
     }
 
     /// The members of a tar archive, not compressed. `name` is what messages call it.
-    pub fn archive(reader: impl Read + Send + 's, name: &str) -> From<'s> {
-        From(Box::new(Archive::new(reader, name)))
+    pub fn archive(reader: impl Read + Send + 's, name: &str) -> Source<'s> {
+        Source(Box::new(Archive::new(reader, name)))
     }
 }
 
@@ -129,11 +129,11 @@ pub struct Filled {
 /// The first thing that cannot be read, stored, or written. The volume is not usable then.
 pub fn fill(
     builder: &mut Builder,
-    from: From<'_>,
+    source: Source<'_>,
     threads: usize,
     counts: &Counts,
 ) -> Result<Filled, FillError> {
-    let From(mut source) = from;
+    let Source(mut source) = source;
     let threads = threads.max(1);
     let storing = storing(builder.superblock())?;
     let hashes = Hashes::new(Maker::of(builder.superblock())?, (builder.random(), builder.random()));
@@ -200,7 +200,7 @@ enum Stopped {
 }
 
 impl Stopped {
-    fn error(self, source: &dyn Source, tree: &Tree) -> FillError {
+    fn error(self, source: &dyn Deliver, tree: &Tree) -> FillError {
         let path = |object: Object| source.shown(&tree.path(object));
         match self {
             Stopped::Failure(Failure { object, why: Why::Changed }) => {

@@ -41,7 +41,7 @@ impl From<FillError> for Halt {
 pub(super) type Delivered<T> = Result<T, Halt>;
 
 /// A tree that can be copied in.
-pub(super) trait Source: Send {
+pub(super) trait Deliver: Send {
     /// Tells the sink all there is.
     fn deliver(&mut self, sink: &mut Sink<'_>) -> Delivered<()>;
 

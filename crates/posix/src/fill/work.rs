@@ -353,3 +353,79 @@ pub(super) fn next_data(
     // What came before may have ended in the block where this begins.
     Ok(Some((start - start % block).max(at)..end))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use frazil_ondisk::checksum::ChecksumType;
+    use frazil_ondisk::compression::CompressionOption;
+
+    use super::*;
+
+    const STORING: Storing = Storing {
+        encoding: Encoding {
+            checksum: ChecksumType::Crc32c,
+            compression: CompressionOption::NONE,
+            block: Sectors(8),
+            extent_max: Sectors(128),
+        },
+        inline_max: 1024,
+        payload_max: Sectors(1024),
+    };
+
+    fn run(part: Part) -> Result<Batch, Failure> {
+        let pool = Pool::default();
+        let mut worker =
+            Worker { storing: STORING, encoder: Encoder::new(None), pool: &pool, raw: Room::default() };
+        worker.run(Job { parts: vec![part], first_version: 1 })
+    }
+
+    #[test]
+    fn a_file_that_got_shorter_is_noticed() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 5000]).unwrap();
+        let file = Arc::new(file);
+        let part = |range| Part::Stretch { object: Object::ROOT, file: Arc::clone(&file), range };
+        assert!(run(part(0..5000)).is_ok());
+        assert!(matches!(run(part(0..5001)), Err(Failure { why: Why::Changed, .. })));
+    }
+
+    #[test]
+    fn data_go_into_keys_or_payloads_as_long_as_they_are() {
+        for (len, is_inline, sectors) in
+            [(1, true, 8), (1024, true, 8), (1025, false, 8), (70_000, false, 144)]
+        {
+            let bytes = vec![7; len];
+            let batch = run(Part::Bytes { object: Object::ROOT, offset: 1 << 20, bytes }).unwrap_or_default();
+            let (mut end, mut stored) = (2048, Vec::new());
+            for item in &batch.items {
+                let (at, size, bytes) = match item {
+                    Item::Inline { at, size, bytes, .. } => (at, *size, bytes),
+                    Item::Extent { at, crc, payload, .. } => (at, crc.uncompressed_size, payload),
+                    Item::Xattrs { .. } => panic!("nobody gave any"),
+                };
+                assert_eq!((at.0, matches!(item, Item::Inline { .. })), (end, is_inline));
+                end += u64::from(size);
+                stored.extend_from_slice(batch.payloads.get(bytes));
+            }
+            let mut expected = vec![7; len];
+            // The rest of the last block is zeros on disk; in a key it need not be.
+            expected.resize(if is_inline { len } else { sectors * 512 }, 0);
+            assert!(stored == expected, "{len}");
+            assert_eq!(end, 2048 + sectors as u64, "{len}");
+        }
+    }
+
+    #[test]
+    fn holes_are_cut_to_blocks() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(b"data", 300_000).unwrap();
+        let data = next_data(&file, 0, 1 << 20, true, 65536).unwrap();
+        assert_eq!(data, Some(262_144..327_680));
+        assert_eq!(next_data(&file, 327_680, 1 << 20, true, 65536).unwrap(), None);
+        assert_eq!(next_data(&file, 0, 1 << 20, false, 65536).unwrap(), Some(0..1 << 20));
+        assert_eq!(next_data(&file, 0, 0, false, 65536).unwrap(), None);
+    }
+}
