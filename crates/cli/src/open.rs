@@ -6,6 +6,7 @@
 //! Commands that look at files take `DEV… [PATH]`: with more than one argument the last one is the path inside the volume.
 
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use frazil_btree::write::EngineOptions;
 use frazil_device::{Access, Device, FileDevice, OpenOptions as DeviceOptions};
 use frazil_journal::read::ReadError;
 use frazil_ondisk::superblock::assembly::{Degraded, Insufficient};
+use frazil_posix::write::{WriteFs, WriteFsOptions};
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
+use frazil_volume::write::{Live, LiveOptions, WriteOptions, open_rw};
 use frazil_volume::{JournalView, Notice, OpenError, OpenOptions, Passphrase, Recovery, Volume};
 use zeroize::Zeroizing;
 
@@ -109,10 +113,10 @@ pub(crate) fn peek(path: &Path) -> Result<FileDevice, Stop> {
     DeviceOptions::new(Access::Peek).open(path).map_err(Stop::failed)
 }
 
-/// Opens devices for reading.
-fn open_devices(paths: &[PathBuf]) -> Result<Vec<Arc<dyn Device>>, Stop> {
+/// Opens devices.
+fn open_devices(paths: &[PathBuf], access: Access) -> Result<Vec<Arc<dyn Device>>, Stop> {
     let open = |path: &PathBuf| {
-        let device = DeviceOptions::new(Access::ReadOnly).lock_wait(LOCK_WAIT).open(path);
+        let device = DeviceOptions::new(access).lock_wait(LOCK_WAIT).open(path);
         device.map(|device| Arc::new(device) as Arc<dyn Device>).map_err(Stop::failed)
     };
     paths.iter().map(open).collect()
@@ -121,7 +125,7 @@ fn open_devices(paths: &[PathBuf]) -> Result<Vec<Arc<dyn Device>>, Stop> {
 impl OpenArgs {
     /// Opens the volume on these devices, and says what there is to know about it.
     pub(crate) fn volume(&self, paths: &[PathBuf]) -> Result<Volume, Stop> {
-        let volume = self.open(paths, frazil_volume::open)?;
+        let volume = self.open(paths, Access::ReadOnly, frazil_volume::open)?;
         show_notices(volume.notices());
         if let Recovery::Replayed { first, last, .. } = volume.recovery() {
             tracing::info!(
@@ -131,9 +135,28 @@ impl OpenArgs {
         Ok(volume)
     }
 
+    /// Opens the volume on these devices for writing, and finishes what a crash interrupted. It must be stopped in the end.
+    pub(crate) fn live(&self, paths: &[PathBuf]) -> Result<WriteFs, Stop> {
+        let write = WriteOptions::default();
+        let foundation =
+            self.open(paths, Access::ReadWrite, |devices, options| open_rw(devices, options, &write))?;
+        show_notices(&foundation.notices);
+        // Seeds must not be guessed, and every map that hashes has such a one.
+        let seed = RandomState::new().hash_one(std::process::id());
+        let options = LiveOptions {
+            engine: EngineOptions { seed, ..EngineOptions::default() },
+            cache_bytes: self.cache.unwrap_or(CACHE_BYTES_DEFAULT),
+            threads: true,
+        };
+        let live = Live::start(foundation, &options).map_err(Stop::failed)?;
+        let fs = WriteFs::new(live, WriteFsOptions { clock: write.wall, seed }).map_err(Stop::failed)?;
+        fs.finish_interrupted().and_then(|_| fs.remove_dead_inodes()).map_err(Stop::failed)?;
+        Ok(fs)
+    }
+
     /// Opens the journal of the volume on these devices, to look at.
     pub(crate) fn journal(&self, paths: &[PathBuf]) -> Result<JournalView, Stop> {
-        let journal = self.open(paths, JournalView::open)?;
+        let journal = self.open(paths, Access::ReadOnly, JournalView::open)?;
         show_notices(journal.notices());
         Ok(journal)
     }
@@ -141,6 +164,7 @@ impl OpenArgs {
     fn open<T>(
         &self,
         paths: &[PathBuf],
+        access: Access,
         open: impl FnOnce(Vec<Arc<dyn Device>>, OpenOptions<'_>) -> Result<T, OpenError>,
     ) -> Result<T, Stop> {
         let mut ask = |name: &str| read_passphrase(self.passphrase_file.as_deref(), name);
@@ -155,7 +179,7 @@ impl OpenArgs {
             cache_bytes: self.cache.unwrap_or(CACHE_BYTES_DEFAULT),
             passphrase: Passphrase::Ask(&mut ask),
         };
-        open(open_devices(paths)?, options).map_err(|why| Stop::Failed(self.explain(&why)))
+        open(open_devices(paths, access)?, options).map_err(|why| Stop::Failed(self.explain(&why)))
     }
 
     /// Why opening failed, with the option that would help if there is one.

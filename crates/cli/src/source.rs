@@ -3,7 +3,7 @@
 //! A directory is walked; anything else is read as a tar archive, `-` from standard input. On a terminal a line shows how far it is.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::num::NonZero;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use frazil_posix::fill::{self, Counts, Filled};
+use frazil_posix::NodeId;
+use frazil_posix::fill::{self, Counts, FillError, Filled};
+use frazil_posix::write::WriteFs;
 use frazil_volume::build::Builder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -25,31 +27,38 @@ const THREADS_MAX: usize = 8;
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// Copies a tree into a volume under construction on `devices`, and says what was left out.
-pub(crate) fn fill(builder: &mut Builder, source: &Path, devices: &[&Path]) -> Result<Filled, Stop> {
-    let is_stdin = source == Path::new("-");
-    let tree = if !is_stdin && source.is_dir() {
-        fill::Source::directory(source, devices.iter().filter_map(|path| id(path)).collect())
-    } else {
-        let reader: Box<dyn Read + Send> = if is_stdin {
-            Box::new(io::stdin())
-        } else {
-            let opened = File::open(source);
-            Box::new(opened.map_err(|why| Stop::Failed(format!("{}: {why}", source.display())))?)
-        };
-        fill::Source::archive(
-            reader,
-            if is_stdin { "standard input".as_ref() } else { source }.to_string_lossy().as_ref(),
-        )
-    };
+pub(crate) fn fill(builder: &mut Builder, source: &Path, devices: &[&Path]) -> Result<(), Stop> {
+    let tree = open(source, devices)?;
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
-    let filled = with_progress(|counts| fill::fill(builder, tree, threads, counts)).map_err(Stop::failed)?;
-    if let Some(name) = &filled.left_out {
+    report(with_progress(|counts| fill::fill(builder, tree, threads, counts)))
+}
+
+/// Copies a tree to below a directory of a volume in use on `devices`, and says what was left out.
+pub(crate) fn import(fs: &WriteFs, top: NodeId, source: &Path, devices: &[&Path]) -> Result<(), Stop> {
+    let tree = open(source, devices)?;
+    report(with_progress(|counts| fill::import(fs, top, tree, counts)))
+}
+
+fn open(source: &Path, devices: &[&Path]) -> Result<fill::Source<'static>, Stop> {
+    if source == Path::new("-") {
+        return Ok(fill::Source::archive(io::stdin(), "standard input"));
+    }
+    if source.is_dir() {
+        return Ok(fill::Source::directory(source, devices.iter().filter_map(|path| id(path)).collect()));
+    }
+    let name = source.display().to_string();
+    let archive = File::open(source).map_err(|why| Stop::Failed(format!("{name}: {why}")))?;
+    Ok(fill::Source::archive(archive, &name))
+}
+
+fn report(filled: Result<Filled, FillError>) -> Result<(), Stop> {
+    if let Some(name) = filled.map_err(Stop::failed)?.left_out {
         say::warning(format_args!(
             "attributes that a volume has no place for were left out; the first was {}",
-            Shown(name)
+            Shown(&name)
         ));
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// Device and inode number of a regular file, which may lie in the tree that is copied.

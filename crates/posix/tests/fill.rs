@@ -8,15 +8,18 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use frazil_btree::write::EngineOptions;
 use frazil_device::{Device, MemDevice};
 use frazil_ondisk::superblock::options::OptionSpec;
-use frazil_posix::Fs;
 use frazil_posix::fill::{self, Counts, FillError, Filled};
+use frazil_posix::write::{WriteFs, WriteFsOptions};
+use frazil_posix::{Fs, NodeId};
 use frazil_testing::compare::Comparison;
 use frazil_testing::manifest::{FileType, Manifest};
 use frazil_testing::sample;
 use frazil_volume::build::{Builder, Encryption, FormatOptions, NewDevice};
 use frazil_volume::check::check;
+use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
 use frazil_volume::{OpenOptions, Passphrase, open};
 use zeroize::Zeroizing;
 
@@ -248,4 +251,54 @@ fn the_volume_itself_is_left_out() {
     let fs = volume.open();
     assert!(fs.lookup(fs.root(), b"image").is_err());
     assert_eq!(fs.lookup(fs.root(), b"other").unwrap().size, 6);
+}
+
+/// A volume in use, with threads of its own.
+fn start(devices: Vec<Arc<dyn Device>>) -> WriteFs {
+    let mut ask = |_: &str| Ok(Zeroizing::new(PASSPHRASE.to_vec()));
+    let options = OpenOptions { passphrase: Passphrase::Ask(&mut ask), ..OpenOptions::default() };
+    let foundation = open_rw(devices, options, &WriteOptions::default()).unwrap();
+    let engine = EngineOptions { seed: 1, restart_one_in: 0 };
+    let live =
+        Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
+    WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed: 1 }).unwrap()
+}
+
+#[test]
+fn a_volume_in_use_takes_a_tree_and_keeps_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, tree) = (dir.path().join("old"), dir.path().join("tree"));
+    fs::create_dir_all(old.join("many/000/0")).unwrap();
+    fs::write(old.join("many/000/0/other"), b"was there").unwrap();
+    fs::create_dir(&tree).unwrap();
+    sample::tree(&tree, sample::Size { small_files: 150, ..sample::Size::SMALL }).unwrap();
+    // Targets that do not fit a key have no place in a live volume yet.
+    ["1025", "4000"]
+        .iter()
+        .for_each(|len| fs::remove_file(tree.join(format!("names/link of {len}"))).unwrap());
+    let encrypted = Encryption::Passphrase(Zeroizing::new(PASSPHRASE.to_vec()));
+    let list = [("compression", "lz4"), ("data_replicas", "2")];
+    let volume = make(fill::Source::directory(&old, Vec::new()), 2, encrypted, &list).unwrap();
+
+    let live = start(volume.devices());
+    let import =
+        || fill::import(&live, NodeId::ROOT, fill::Source::directory(&tree, Vec::new()), &Counts::default());
+    let filled = import().unwrap();
+    assert_eq!(filled.left_out, None);
+    let again = import().unwrap_err().to_string();
+    assert_eq!(again, format!("{}/attributes/access list: it exists already", tree.display()));
+    live.live().stop().unwrap();
+    drop(live);
+
+    let fs = volume.open();
+    let other = observe::at_path(&fs, b"many/000/0/other").unwrap();
+    assert_eq!(observe::content(&fs, &other).unwrap(), b"was there");
+    fs::copy(old.join("many/000/0/other"), tree.join("many/000/0/other")).unwrap();
+    let mut manifest = sample::manifest(&tree).unwrap();
+    // The host has its copy, and its directory, from later.
+    let skipped: &[&[u8]] = &[b"many/000/0/other", b"many/000/0"];
+    for entry in manifest.entries.iter_mut().filter(|entry| skipped.contains(&entry.path.as_slice())) {
+        entry.mtime_ns = None;
+    }
+    assert_eq!(faults(&manifest, &fs), Vec::<String>::new());
 }

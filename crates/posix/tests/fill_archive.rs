@@ -173,9 +173,9 @@ fn members_may_come_in_any_order() {
 fn archives_that_make_no_sense_are_refused() {
     let start = || Tar::default().file("file", b"content");
     let cases = [
-        (start().file("./file", b""), "the archive is not usable at ./file: it is in the archive twice"),
-        (start().link("file", "file"), "the archive is not usable at file: it is in the archive twice"),
-        (start().dir("file"), "the archive is not usable at file: it is in the archive twice"),
+        (start().file("./file", b""), "the archive is not usable at ./file: it is there already"),
+        (start().link("file", "file"), "the archive is not usable at file: it is there already"),
+        (start().dir("file"), "the archive is not usable at file: it is there already"),
         (start().file("../x", b""), "the archive is not usable at ../x: it leads out of the tree"),
         (
             start().file("file/x", b""),

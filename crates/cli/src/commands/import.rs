@@ -1,10 +1,11 @@
 //! `frazil import`: copy a directory or a tar archive into a volume, without mounting it.
 //!
-//! A volume that holds nothing yet is made again with its options, its UUID and the tree, in one go; until that is done it is no
-//! volume, so a failure leaves nothing behind that looks like one. Which is why only an empty volume is taken: to
-//! change one that holds something takes more than this.
+//! There are two ways. A volume that holds nothing yet is made again with its options, its UUID and the tree, in one go, which is fast; until that
+//! is done it is no volume, so a failure leaves nothing behind that looks like one. A volume that holds something is opened for
+//! writing, and the tree is copied file by file, as through a mount.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use frazil_ondisk::checksum::EncryptionMode;
 use frazil_ondisk::superblock::options::{self, Encoding, OptionSpec};
 use frazil_ondisk::superblock::sections::DiskGroups;
 use frazil_ondisk::version::Version;
-use frazil_posix::{Fs, Visit, WalkStep};
+use frazil_posix::write::WriteFs;
+use frazil_posix::{FileType, Fs, NodeId, Visit, WalkStep};
 use frazil_volume::build::{Builder, Encryption, FormatOptions, NewDevice};
 use frazil_volume::{Recovery, Volume};
 
@@ -26,16 +28,20 @@ use crate::stop::{Done, Outcome, Stop};
 #[command(
     override_usage = "frazil import [OPTIONS] DEV... DIR|TAR",
     after_help = "\
-For now the volume must be empty, and not encrypted; to make one and fill it at once: frazil format --source
+Directories that are there already get the attributes of those that come; files that are there already are an error.
 
 Examples:
   frazil import /dev/sdb1 /srv/www
+  frazil import --to /backup /dev/sdb1 /srv/www
   frazil export old.img | frazil import new.img -"
 )]
 pub(crate) struct Args {
     /// The devices or image files of the volume, one by one or joined by ":"; then a directory or a tar archive ("-": one on standard input)
     #[arg(value_name = "DEV... DIR|TAR", required = true, num_args = 2..)]
     arguments: Vec<OsString>,
+    /// Copy to below this directory of the volume [default: /]
+    #[arg(long, value_name = "PATH")]
+    to: Option<PathBuf>,
     #[command(flatten)]
     open: OpenArgs,
 }
@@ -44,14 +50,36 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let Some((source, devices)) = args.arguments.split_last() else {
         return Err(Stop::Usage("name the devices, and what is to be copied".into()));
     };
-    let plan = Plan::of(args.open.volume(&split_devices(devices))?)?;
-    let devices: Result<Vec<NewDevice>, Stop> = plan.devices.iter().map(Like::open).collect();
-    let mut builder = Builder::new(devices?, &plan.options).map_err(Stop::failed)?;
-    builder.push_first_subvolume().map_err(Stop::failed)?;
-    let paths: Vec<&Path> = plan.devices.iter().map(|device| device.path.as_path()).collect();
-    source::fill(&mut builder, Path::new(source), &paths)?;
-    builder.finish().map_err(Stop::failed)?;
+    let (source, paths) = (Path::new(source), split_devices(devices));
+    let to = args.to.as_deref().unwrap_or(Path::new("/"));
+    let is_top = to.components().all(|part| matches!(part, std::path::Component::RootDir));
+    match if is_top { Plan::of(args.open.volume(&paths)?)? } else { None } {
+        Some(plan) => plan.make(source)?,
+        None => {
+            let fs = args.open.live(&paths)?;
+            let devices: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+            let done = directory(&fs, to).and_then(|top| source::import(&fs, top, source, &devices));
+            // Whether it worked or not, the volume is to be left clean.
+            let stopped = fs.live().stop().map_err(Stop::failed);
+            done.and(stopped)?;
+        }
+    }
     Ok(Done::All)
+}
+
+/// The directory at a path of the volume.
+fn directory(fs: &WriteFs, path: &Path) -> Result<NodeId, Stop> {
+    let failed = |why: &dyn std::fmt::Display| Stop::Failed(format!("{}: {why}", path.display()));
+    let mut node = NodeId::ROOT;
+    let names = path.as_os_str().as_bytes().split(|&byte| byte == b'/');
+    for name in names.filter(|name| !matches!(*name, b"" | b".")) {
+        let attr = fs.lookup(node, name).map_err(|why| failed(&why))?;
+        if attr.kind != FileType::Directory {
+            return Err(failed(&"not a directory"));
+        }
+        node = attr.node;
+    }
+    Ok(node)
 }
 
 /// An empty volume, as it would be made again.
@@ -83,24 +111,28 @@ impl Like {
     }
 }
 
-fn refused(why: &str) -> Stop {
-    Stop::Failed(format!("{why}; to make a volume and fill it at once: frazil format --source"))
-}
-
 impl Plan {
-    /// How to make this volume again. It is closed.
-    fn of(volume: Volume) -> Result<Plan, Stop> {
+    /// Makes the volume again, with the tree.
+    fn make(&self, source: &Path) -> Result<(), Stop> {
+        let devices: Result<Vec<NewDevice>, Stop> = self.devices.iter().map(Like::open).collect();
+        let mut builder = Builder::new(devices?, &self.options).map_err(Stop::failed)?;
+        builder.push_first_subvolume().map_err(Stop::failed)?;
+        let paths: Vec<&Path> = self.devices.iter().map(|device| device.path.as_path()).collect();
+        source::fill(&mut builder, source, &paths)?;
+        builder.finish().map_err(Stop::failed)?;
+        Ok(())
+    }
+
+    /// How to make this volume again; `None` if it holds something, or has what would not come back. It is closed.
+    fn of(volume: Volume) -> Result<Option<Plan>, Stop> {
         let sb = volume.superblock();
-        if sb.version != Version::INODE_HAS_CHILD_SNAPSHOTS {
-            return Err(refused("the volume is of another version than 1.13"));
-        }
-        if sb.encryption() != EncryptionMode::Off {
-            return Err(refused("the volume is encrypted, which import cannot do yet"));
+        if sb.version != Version::INODE_HAS_CHILD_SNAPSHOTS || sb.encryption() != EncryptionMode::Off {
+            return Ok(None);
         }
         let groups = sb.sections.get::<DiskGroups>().map_err(Stop::failed)?.unwrap_or_default();
         let mut devices = Vec::new();
         for (index, member) in volume.members().live() {
-            let device = volume.devices().get(index.0).ok_or_else(|| refused("a device is missing"))?;
+            let Some(device) = volume.devices().get(index.0) else { return Ok(None) };
             devices.push(Like {
                 path: PathBuf::from(&**device.name()),
                 bucket_bytes: member.bucket_size().to_bytes().unwrap_or(u64::MAX),
@@ -128,10 +160,7 @@ impl Plan {
         };
         let never_started = matches!(volume.recovery(), Recovery::NeverStarted);
         let fs = Fs::new(Arc::new(volume));
-        if !never_started && !is_empty(&fs)? {
-            return Err(refused("the volume holds files, and import cannot add to them yet"));
-        }
-        Ok(Plan { options, devices })
+        Ok((never_started || is_empty(&fs)?).then_some(Plan { options, devices }))
     }
 }
 

@@ -133,8 +133,44 @@ fn import_keeps_what_the_volume_is() {
     assert_eq!(made(&["cat", &devices, "file"]).len(), 100_000);
 
     let again = refused(&["import", &devices, &tree]);
-    assert!(again.contains("the volume holds files, and import cannot add to them yet"), "{again}");
+    assert_eq!(again, format!("error: {tree}/file: it exists already\n"));
     assert_eq!(made(&["cat", &devices, "file"]).len(), 100_000);
+    assert_eq!(made(&["fsck", "-n", &devices]), "clean\n");
+}
+
+#[test]
+fn a_volume_with_files_takes_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, tree) = (at(&dir, "disk.img"), at(&dir, "tree"));
+    std::fs::create_dir_all(dir.path().join("tree/sub")).unwrap();
+    std::fs::write(dir.path().join("tree/sub/file"), b"from the host").unwrap();
+    made(&["format", "-q", "--size", "256M", "--source", &tree, &image]);
+    std::fs::write(dir.path().join("tree/sub/more"), vec![b'm'; 3 << 20]).unwrap();
+    std::fs::remove_file(dir.path().join("tree/sub/file")).unwrap();
+    assert_eq!(made(&["import", &image, &tree]), "");
+    assert_eq!(made(&["import", "--to", "/sub//", &image, &tree]), "");
+    let mut tar = Command::new("tar");
+    let mut tar = tar
+        .arg("-cC")
+        .arg(dir.path())
+        .args(["--transform=s,tree,a/b,", "tree"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut command = frazil(["import", "--to", "lost+found", &image, "-"]);
+    command.stdin(tar.stdout.take().unwrap());
+    checked(command);
+    assert!(tar.wait().unwrap().success());
+    assert_eq!(made(&["cat", &image, "sub/file"]), "from the host");
+    for path in ["sub/more", "sub/sub/more", "lost+found/a/b/sub/more"] {
+        assert_eq!(made(&["cat", &image, path]).len(), 3 << 20, "{path}");
+    }
+    assert_eq!(made(&["fsck", "-n", &image]), "clean\n");
+    let none = refused(&["import", "--to", "none", &image, &tree]);
+    assert_eq!(none, "error: none: no such file or directory\n");
+    let file = refused(&["import", "--to", "sub/file", &image, &tree]);
+    assert_eq!(file, "error: sub/file: not a directory\n");
+    assert_eq!(made(&["fsck", "-n", &image]), "clean\n");
 }
 
 #[test]

@@ -21,11 +21,11 @@ use tar::EntryType;
 use self::members::{Member, Members};
 use self::records::Malformed;
 use super::error::FillError;
-use super::sink::{Deliver, Delivered, Halt, JOB_BYTES, Sink};
+use super::sink::{Deliver, Delivered, Halt, JOB_BYTES, Refused, Sink};
 use super::tree::Object;
 use super::work::Xattrs;
 use crate::attr::{FileType, Timestamp};
-use crate::make::{self, NewInode, Unfit};
+use crate::make::{self, NewInode};
 
 /// What is read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -34,8 +34,8 @@ const READ_BYTES: usize = 256 << 10;
 pub(super) struct Archive<R> {
     members: Members<BufReader<R>>,
     name: String,
-    /// Attributes of directories, which later members may replace.
-    of_directories: HashMap<Object, Xattrs>,
+    /// Attributes of directories, which later members may replace, and the path of the member.
+    of_directories: HashMap<Object, (Vec<u8>, Xattrs)>,
 }
 
 impl<R: Read> Archive<R> {
@@ -60,15 +60,17 @@ impl<R: Read + Send> Deliver for Archive<R> {
         [self.name.as_bytes(), b": ", path].concat()
     }
 
-    fn deliver(&mut self, sink: &mut Sink<'_>) -> Delivered<()> {
-        sink.tree.keep_index();
+    fn deliver(&mut self, sink: &mut dyn Sink) -> Delivered<()> {
+        sink.expect_lookups();
         while let Some(member) = self.members.next().map_err(|e| self.failed(b"", &e))? {
             self.member(sink, member)?;
         }
         // In a fixed order.
-        let mut lists: Vec<(Object, Xattrs)> = self.of_directories.drain().collect();
+        let mut lists: Vec<(Object, (Vec<u8>, Xattrs))> = self.of_directories.drain().collect();
         lists.sort_unstable_by_key(|(object, _)| *object);
-        lists.into_iter().try_for_each(|(object, list)| sink.xattrs(object, list))
+        lists
+            .into_iter()
+            .try_for_each(|(object, (path, list))| sink.xattrs(object, list).map_err(|e| e.at(path)))
     }
 }
 
@@ -84,10 +86,10 @@ impl From<Malformed> for String {
 }
 
 impl<R: Read> Archive<R> {
-    fn member(&mut self, sink: &mut Sink<'_>, member: Member) -> Delivered<()> {
+    fn member(&mut self, sink: &mut dyn Sink, member: Member) -> Delivered<()> {
         let map = sparse::Map::of(&member, &mut self.members).map_err(|e| self.failed(&member.path, &e))?;
         let path = map.as_ref().and_then(|map| map.name.as_deref()).unwrap_or(&member.path).to_vec();
-        let unfit = |why: Unfit| Halt::Error(FillError::Unfit { path: path.clone(), why });
+        let refused = |why: Refused| why.at(path.clone());
         let ty = member.header.entry_type();
         let kind = match ty {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse if !path.ends_with(b"/") => {
@@ -112,47 +114,40 @@ impl<R: Read> Archive<R> {
         let object = match (name, kind) {
             (None, FileType::Directory) => Object::ROOT,
             (None, _) => return Err(wrong(&path, "only a directory can be the root")),
-            (Some(name), _) => match sink.tree.lookup(dir, &name) {
-                Some(known) if kind == FileType::Directory && sink.tree.is_dir(known) => known,
-                Some(_) => return Err(wrong(&path, "it is in the archive twice")),
-                None => {
-                    let object = sink.add(&new).map_err(unfit)?;
-                    sink.tree.link(dir, &name, object);
-                    object
-                }
+            (Some(name), _) => match sink.lookup(dir, &name).map_err(refused)? {
+                Some(known) if kind == FileType::Directory && sink.is_dir(known) => known,
+                Some(_) => return Err(wrong(&path, "it is there already")),
+                None => sink.create(dir, &name, &new, &member.link).map_err(refused)?,
             },
         };
         match kind {
             FileType::Directory => {
-                sink.tree.replace(object, &new).map_err(unfit)?;
-                self.of_directories.insert(object, xattrs);
+                sink.replace(object, &new).map_err(refused)?;
+                self.of_directories.insert(object, (path, xattrs));
                 return Ok(());
-            }
-            FileType::Symlink => {
-                sink.tree.set_size(object, member.link.len() as u64);
-                sink.bytes(object, 0, member.link)?;
             }
             FileType::Regular => {
                 let size = map.as_ref().map_or(self.members.rest(), |map| map.size);
-                sink.tree.set_size(object, size);
+                sink.set_size(object, size).map_err(refused)?;
                 let whole = [(0, size)];
                 let stretches = map.as_ref().map_or(&whole[..], |map| &map.stretches);
                 self.content(sink, object, &path, stretches)?;
             }
             _ => {}
         }
-        sink.xattrs(object, xattrs)
+        sink.xattrs(object, xattrs).map_err(refused)
     }
 
     /// Passes the content on, as stretches that begin and end at blocks.
     fn content(
         &mut self,
-        sink: &mut Sink<'_>,
+        sink: &mut dyn Sink,
         object: Object,
         path: &[u8],
         stretches: &[(u64, u64)],
     ) -> Delivered<()> {
         let block = sink.block_bytes();
+        let refused = |why: Refused| why.at(path.to_vec());
         // What has been read, and where in the file it begins.
         let (mut start, mut bytes) = (0, Vec::new());
         for &(offset, len) in stretches.iter().filter(|(_, len)| *len > 0) {
@@ -160,7 +155,7 @@ impl<R: Read> Archive<R> {
             if offset >= have.next_multiple_of(block) && !bytes.is_empty() {
                 // A hole lies between.
                 bytes.resize((have.next_multiple_of(block) - start) as usize, 0);
-                sink.bytes(object, start, std::mem::take(&mut bytes))?;
+                sink.bytes(object, start, std::mem::take(&mut bytes)).map_err(refused)?;
             }
             if bytes.is_empty() {
                 start = offset - offset % block;
@@ -178,11 +173,11 @@ impl<R: Read> Archive<R> {
                 if now == room {
                     let full = start;
                     start += bytes.len() as u64;
-                    sink.bytes(object, full, std::mem::take(&mut bytes))?;
+                    sink.bytes(object, full, std::mem::take(&mut bytes)).map_err(refused)?;
                 }
             }
         }
-        if bytes.is_empty() { Ok(()) } else { sink.bytes(object, start, bytes) }
+        if bytes.is_empty() { Ok(()) } else { sink.bytes(object, start, bytes).map_err(refused) }
     }
 }
 
@@ -230,7 +225,7 @@ fn new_inode(member: &Member, kind: FileType) -> Result<NewInode, String> {
 
 /// Finds the directory of a member and the member's name in it; no name for the top. Missing directories are made, with times `like`
 /// those of the member.
-fn place(sink: &mut Sink<'_>, path: &[u8], like: Option<&NewInode>) -> Delivered<(Object, Option<Vec<u8>>)> {
+fn place(sink: &mut dyn Sink, path: &[u8], like: Option<&NewInode>) -> Delivered<(Object, Option<Vec<u8>>)> {
     let mut names = path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b".")).peekable();
     let mut dir = Object::ROOT;
     while let Some(name) = names.next() {
@@ -241,16 +236,15 @@ fn place(sink: &mut Sink<'_>, path: &[u8], like: Option<&NewInode>) -> Delivered
         if names.peek().is_none() {
             return Ok((dir, Some(name.to_vec())));
         }
-        dir = match sink.tree.lookup(dir, name) {
-            Some(known) if sink.tree.is_dir(known) => known,
+        let refused = |why: Refused| why.at(path.to_vec());
+        dir = match sink.lookup(dir, name).map_err(refused)? {
+            Some(known) if sink.is_dir(known) => known,
             Some(_) => return Err(wrong(path, "what should be a directory on its way is not one")),
             None => {
                 let like =
                     like.ok_or_else(|| wrong(path, "its directory is not before it in the archive"))?;
                 let new = NewInode { kind: FileType::Directory, perm: 0o755, uid: 0, gid: 0, ..*like };
-                let object = sink.add(&new).map_err(|why| FillError::Unfit { path: path.to_vec(), why })?;
-                sink.tree.link(dir, name, object);
-                object
+                sink.create(dir, name, &new, b"").map_err(refused)?
             }
         };
     }
@@ -258,24 +252,25 @@ fn place(sink: &mut Sink<'_>, path: &[u8], like: Option<&NewInode>) -> Delivered
 }
 
 /// Gives a member before it one more name.
-fn hard_link(sink: &mut Sink<'_>, path: &[u8], target: &[u8]) -> Delivered<()> {
+fn hard_link(sink: &mut dyn Sink, path: &[u8], target: &[u8]) -> Delivered<()> {
     let mut object = Object::ROOT;
     for name in target.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
-        object = sink.tree.lookup(object, name).ok_or_else(|| {
+        let found = sink.lookup(object, name).map_err(|why| why.at(path.to_vec()))?;
+        object = found.ok_or_else(|| {
             wrong(
                 path,
                 format!("it is a link to {}, which is not before it in the archive", target.escape_ascii()),
             )
         })?;
     }
-    if sink.tree.is_dir(object) {
+    if sink.is_dir(object) {
         return Err(wrong(path, "it is a hard link to a directory"));
     }
+    let refused = |why: Refused| why.at(path.to_vec());
     match place(sink, path, None)? {
-        (dir, Some(name)) if sink.tree.lookup(dir, &name).is_none() => {
-            sink.tree.link(dir, &name, object);
-            Ok(())
+        (dir, Some(name)) if sink.lookup(dir, &name).map_err(refused)?.is_none() => {
+            sink.link(dir, &name, object).map_err(refused)
         }
-        _ => Err(wrong(path, "it is in the archive twice")),
+        _ => Err(wrong(path, "it is there already")),
     }
 }

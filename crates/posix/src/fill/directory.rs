@@ -21,9 +21,9 @@ use rustix::io::Errno;
 
 use super::error::FillError;
 use super::host;
-use super::sink::{Deliver, Delivered, Halt, JOB_BYTES, Sink};
-use super::tree::{LOST_FOUND, Object};
-use super::work::{Part, next_data};
+use super::sink::{Deliver, Delivered, Halt, JOB_BYTES, Refused, Sink, WholeFile};
+use super::tree::Object;
+use super::work::next_data;
 use crate::attr::FileType;
 use crate::make;
 
@@ -80,8 +80,8 @@ impl At<'_> {
         Halt::Error(FillError::Unreadable { path: self.shown(), why: why.into() })
     }
 
-    fn unfit(&self, why: make::Unfit) -> Halt {
-        Halt::Error(FillError::Unfit { path: self.shown(), why })
+    fn refused(&self, why: impl Into<Refused>) -> Halt {
+        why.into().at(self.shown())
     }
 
     fn shown(&self) -> Vec<u8> {
@@ -96,14 +96,14 @@ impl Deliver for Directory {
         At { top: &self.top, path, name: b"" }.shown()
     }
 
-    fn deliver(&mut self, sink: &mut Sink<'_>) -> Delivered<()> {
+    fn deliver(&mut self, sink: &mut dyn Sink) -> Delivered<()> {
         let top = self.top.clone();
         let at = At { top: &top, path: b"", name: b"" };
         // The top itself may be a link.
         let path = CString::new(top.as_os_str().as_bytes()).map_err(|_| at.failed(Errno::INVAL))?;
         let dir = host::open_through_links(CWD, &path, OFlags::DIRECTORY).map_err(|e| at.failed(e))?;
         let status = host::status_of(&dir).map_err(|e| at.failed(e))?;
-        sink.tree.replace(Object::ROOT, &host::new_inode(&status)).map_err(|e| at.unfit(e))?;
+        sink.replace(Object::ROOT, &host::new_inode(&status)).map_err(|e| at.refused(e))?;
         let mut path = Vec::new();
         let mut levels = vec![self.enter(sink, dir, Object::ROOT, &path)?];
         while let Some(level) = levels.last_mut() {
@@ -147,11 +147,12 @@ impl Directory {
     }
 
     /// Tells what a directory holds.
-    fn enter(&mut self, sink: &mut Sink<'_>, dir: OwnedFd, object: Object, path: &[u8]) -> Delivered<Level> {
+    fn enter(&mut self, sink: &mut dyn Sink, dir: OwnedFd, object: Object, path: &[u8]) -> Delivered<Level> {
         let top = self.top.clone();
         let at = At { top: &top, path, name: b"" };
         let status = host::status_of(&dir).map_err(|e| at.failed(e))?;
-        sink.xattrs(object, host::xattrs(&dir).map_err(|e| at.failed(e))?)?;
+        let xattrs = host::xattrs(&dir).map_err(|e| at.failed(e))?;
+        sink.xattrs(object, xattrs).map_err(|e| at.refused(e))?;
         let names = names(&dir).map_err(|e| at.failed(e))?;
         let dir = Arc::new(dir);
         let mut level = Level {
@@ -173,7 +174,7 @@ impl Directory {
     /// Tells one entry.
     fn entry(
         &mut self,
-        sink: &mut Sink<'_>,
+        sink: &mut dyn Sink,
         level: &mut Level,
         dir: &Arc<OwnedFd>,
         name: &CStr,
@@ -183,37 +184,30 @@ impl Directory {
         if self.without.contains(&id(status)) {
             return Ok(());
         }
-        make::check_name(name.to_bytes()).map_err(|e| at.unfit(e))?;
+        make::check_name(name.to_bytes()).map_err(|e| at.refused(e))?;
         let new = host::new_inode(status);
-        let is_dir = new.kind == FileType::Directory;
-        if level.object == Object::ROOT && name.to_bytes() == LOST_FOUND {
-            if !is_dir {
-                return Err(at.unfit(make::Unfit::Name("in a volume this is a directory")));
-            }
-            sink.tree.replace(Object::LOST_FOUND, &new).map_err(|e| at.unfit(e))?;
-            level.pending.push((name.to_owned(), Object::LOST_FOUND));
-            return Ok(());
-        }
-        let has_more_names = status.stx_nlink > 1 && !is_dir;
+        let has_more_names = status.stx_nlink > 1 && new.kind != FileType::Directory;
         if let Some(&object) = self.links.get(&id(status)).filter(|_| has_more_names) {
-            sink.tree.link(level.object, name.to_bytes(), object);
-            return Ok(());
+            return sink.link(level.object, name.to_bytes(), object).map_err(|e| at.refused(e));
         }
-        let object = sink.add(&new).map_err(|e| at.unfit(e))?;
-        sink.tree.link(level.object, name.to_bytes(), object);
+        let target = match new.kind {
+            FileType::Symlink => {
+                rustix::fs::readlinkat(&**dir, name, Vec::new()).map_err(|e| at.failed(e))?
+            }
+            _ => CString::default(),
+        };
+        let made = sink.create(level.object, name.to_bytes(), &new, target.to_bytes());
+        let object = made.map_err(|e| at.refused(e))?;
         if has_more_names {
             self.links.insert(id(status), object);
         }
         match new.kind {
             FileType::Directory => level.pending.push((name.to_owned(), object)),
             FileType::Regular => file(sink, object, dir, name, status, at)?,
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&**dir, name, Vec::new()).map_err(|e| at.failed(e))?;
-                sink.xattrs(object, host::xattrs_at(&**dir, name).map_err(|e| at.failed(e))?)?;
-                sink.tree.set_size(object, target.to_bytes().len() as u64);
-                sink.bytes(object, 0, target.into_bytes())?;
+            _ => {
+                let xattrs = host::xattrs_at(&**dir, name).map_err(|e| at.failed(e))?;
+                sink.xattrs(object, xattrs).map_err(|e| at.refused(e))?;
             }
-            _ => sink.xattrs(object, host::xattrs_at(&**dir, name).map_err(|e| at.failed(e))?)?,
         }
         Ok(())
     }
@@ -221,7 +215,7 @@ impl Directory {
 
 /// Tells a regular file.
 fn file(
-    sink: &mut Sink<'_>,
+    sink: &mut dyn Sink,
     object: Object,
     dir: &Arc<OwnedFd>,
     name: &CStr,
@@ -231,20 +225,17 @@ fn file(
     let size = status.stx_size;
     let is_sparse = status.stx_blocks.saturating_mul(512) < size;
     if size <= JOB_BYTES {
-        return sink.whole(
-            object,
-            Part::Whole { object, dir: Arc::clone(dir), name: name.to_owned(), size, is_sparse },
-        );
+        let file = WholeFile { dir, name, size, is_sparse };
+        return sink.whole(object, file).map_err(|e| at.refused(e));
     }
     let file = Arc::new(File::from(host::open(&**dir, name, OFlags::empty()).map_err(|e| at.failed(e))?));
-    sink.xattrs(object, host::xattrs(&file).map_err(|e| at.failed(e))?)?;
-    sink.tree.set_size(object, size);
-    let mut from = 0;
-    while let Some(data) =
-        next_data(&file, from, size, is_sparse, sink.block_bytes()).map_err(|e| at.failed(e))?
-    {
+    let xattrs = host::xattrs(&file).map_err(|e| at.failed(e))?;
+    sink.xattrs(object, xattrs).map_err(|e| at.refused(e))?;
+    sink.set_size(object, size).map_err(|e| at.refused(e))?;
+    let (mut from, block) = (0, sink.block_bytes());
+    while let Some(data) = next_data(&file, from, size, is_sparse, block).map_err(|e| at.failed(e))? {
         from = data.end;
-        sink.stretch(object, &file, data)?;
+        sink.stretch(object, &file, data).map_err(|e| at.refused(e))?;
     }
     Ok(())
 }

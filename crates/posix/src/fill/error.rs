@@ -26,6 +26,14 @@ pub enum FillError {
         /// Why.
         why: Unfit,
     },
+    /// A volume in use does not take something.
+    #[error("{}: {why}", shown(path))]
+    Refused {
+        /// Where, as the user would name it.
+        path: Vec<u8>,
+        /// Why.
+        why: crate::Error,
+    },
     /// An attribute of something in the source cannot be stored.
     #[error("{}: attribute {}: {why}", shown(path), shown(name))]
     UnfitAttribute {

@@ -26,12 +26,14 @@
 //! | what sources deliver to, how work is cut up | `sink.rs` |
 //! | reading and encoding | `work.rs` |
 //! | where payloads go, keys of extents and attributes | `store.rs` |
+//! | the other way: into a volume in use | `live.rs` |
 //! | names, inodes, link counts, hash seeds | `tree.rs` |
 
 mod archive;
 mod directory;
 mod error;
 mod host;
+mod live;
 mod sink;
 mod store;
 mod tree;
@@ -51,11 +53,12 @@ use frazil_volume::data::encode::{Encoder, Encoding};
 use parking_lot::Mutex;
 
 pub use error::FillError;
+pub use live::import;
 
 use self::archive::Archive;
 use self::directory::Directory;
-use self::sink::{Deliver, Halt, Sink};
-use self::store::{Refused, Store};
+use self::sink::{Deliver, Halt, Jobs};
+use self::store::{Store, Unstored};
 use self::tree::{Hashes, Object, Tree};
 use self::work::{Failure, Pool, Room, Storing, Why, Worker};
 use crate::attr::{FileType, Timestamp};
@@ -146,7 +149,7 @@ pub fn fill(
     let (orders, ordered) = sync_channel(threads * JOBS_PER_WORKER);
     let (jobs, queue) = sync_channel(threads * JOBS_PER_WORKER);
     let queue = Mutex::new(queue);
-    let mut sink = Sink::new(tree, orders, jobs, storing.encoding.block, counts);
+    let mut sink = Jobs::new(tree, orders, jobs, storing.encoding.block, counts);
     let (mut tree, next_version, delivered, stopped) = thread::scope(|scope| {
         for _ in 0..threads {
             let (pool, queue, key) = (&pool, &queue, key.clone());
@@ -163,7 +166,8 @@ pub fn fill(
         }
         let source = &mut source;
         let walker = scope.spawn(move || {
-            let delivered = source.deliver(&mut sink).and_then(|()| sink.hand_out());
+            let delivered =
+                source.deliver(&mut sink).and_then(|()| sink.hand_out().map_err(|_| Halt::Elsewhere));
             let (tree, next_version) = sink.into_tree();
             (tree, next_version, delivered)
         });
@@ -171,7 +175,7 @@ pub fn fill(
         for outcome in &ordered {
             let stored = match outcome.recv().expect("a worker answers every job") {
                 Ok(mut batch) => {
-                    store.batch(&mut batch, counts).map(|()| pool.give_back(batch)).map_err(Stopped::Refused)
+                    store.batch(&mut batch, counts).map(|()| pool.give_back(batch)).map_err(Stopped::Unstored)
                 }
                 Err(failure) => Err(Stopped::Failure(failure)),
             };
@@ -196,7 +200,7 @@ pub fn fill(
 /// Why storing ended early.
 enum Stopped {
     Failure(Failure),
-    Refused(Refused),
+    Unstored(Unstored),
 }
 
 impl Stopped {
@@ -209,10 +213,10 @@ impl Stopped {
             Stopped::Failure(Failure { object, why: Why::Io(why) }) => {
                 FillError::Unreadable { path: path(object), why }
             }
-            Stopped::Refused(Refused::Attribute { object, name, why }) => {
+            Stopped::Unstored(Unstored::Attribute { object, name, why }) => {
                 FillError::UnfitAttribute { path: path(object), name, why }
             }
-            Stopped::Refused(Refused::Volume(error)) => error,
+            Stopped::Unstored(Unstored::Volume(error)) => error,
         }
     }
 }

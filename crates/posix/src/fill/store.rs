@@ -21,16 +21,16 @@ use crate::make::{self, StoredXattr, Unfit};
 const SNAPSHOT: SnapshotId = SnapshotId(u32::MAX);
 
 /// Something that cannot be stored, and of what.
-pub(super) enum Refused {
+pub(super) enum Unstored {
     /// An attribute.
     Attribute { object: Object, name: Vec<u8>, why: Unfit },
     /// The volume cannot hold it.
     Volume(FillError),
 }
 
-impl<E: Into<FillError>> From<E> for Refused {
-    fn from(error: E) -> Refused {
-        Refused::Volume(error.into())
+impl<E: Into<FillError>> From<E> for Unstored {
+    fn from(error: E) -> Unstored {
+        Unstored::Volume(error.into())
     }
 }
 
@@ -53,7 +53,7 @@ impl<'b> Store<'b> {
     }
 
     /// Stores what a job made.
-    pub(super) fn batch(&mut self, batch: &mut Batch, counts: &Counts) -> Result<(), Refused> {
+    pub(super) fn batch(&mut self, batch: &mut Batch, counts: &Counts) -> Result<(), Unstored> {
         let mut bytes = 0;
         for item in batch.items.drain(..) {
             match item {
@@ -81,7 +81,7 @@ impl<'b> Store<'b> {
         at: Sectors,
         size: u32,
         version: BVersion,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Unstored> {
         let index = object.0 as usize;
         if self.sectors.len() <= index {
             self.sectors.resize(index + 1, 0);
@@ -99,7 +99,7 @@ impl<'b> Store<'b> {
         crc: Crc,
         version: BVersion,
         payload: &[u8],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Unstored> {
         let room = self.builder.data_room();
         let room_bytes = usize::try_from(room.0 * SECTOR_BYTES).unwrap_or(usize::MAX);
         if !self.storing.is_verbatim() || room.0 == 0 || room_bytes >= payload.len() {
@@ -125,14 +125,14 @@ impl<'b> Store<'b> {
         crc: Crc,
         version: BVersion,
         payload: &[u8],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Unstored> {
         let copies = self.builder.put_data(payload)?;
         self.value.clear();
         encode_extent(&crc, copies.iter().copied(), &mut self.value);
         self.extent(object, KeyType::EXTENT, at, crc.uncompressed_size, version)
     }
 
-    fn xattrs(&mut self, object: Object, list: &Xattrs) -> Result<(), Refused> {
+    fn xattrs(&mut self, object: Object, list: &Xattrs) -> Result<(), Unstored> {
         let hash = self.hashes.of(object);
         let mut slots = Vec::with_capacity(list.len());
         for (name, value) in list {
@@ -142,7 +142,7 @@ impl<'b> Store<'b> {
                 Err(Unfit::Namespace) => {
                     self.left_out.get_or_insert_with(|| name.clone());
                 }
-                Err(why) => return Err(Refused::Attribute { object, name: name.clone(), why }),
+                Err(why) => return Err(Unstored::Attribute { object, name: name.clone(), why }),
             }
         }
         make::assign_slots(&mut slots);
