@@ -1,9 +1,9 @@
 //! Replay: bringing what only the journal holds into the b-trees (spec 60 §4.8).
 //!
 //! Four steps. **Pointers** first, the highest level first, so that every later step goes down the tree as the journal knows it. Then the
-//! b-trees about **space**: from then on nodes may be replaced, which needs to know what is free. Then the
 //! **counters**: in the journal they are differences, and one whose version the b-tree already has was applied before the crash
-//! (spec 50 §2.8). Then all **other keys**, in the order of the journal: so the entries can be let go one after the other, and the
+//! (spec 50 §2.8); they come before anything is committed that changes the same counters, so that each counter pins the oldest entry. Then the
+//! b-trees about **space**: from then on nodes may be made and replaced, which needs to know what is free. Then all **other keys**, in the order of the journal: so the entries can be let go one after the other, and the
 //! journal drains while it is replayed, however full it was.
 //!
 //! Replay makes no journal entries of its own. Each key pins the old entry it came from, under the journal's hold, so a crash in the
@@ -93,8 +93,8 @@ impl Replay {
     pub fn run(self, journal: &Journal, target: &dyn ReplayTarget) -> Result<(), CommitError> {
         let Some(Pending { overlay, first_new }) = self.pending else { return Ok(()) };
         pointers(&overlay, journal, target)?;
-        space(&overlay, journal, target)?;
         counters(&overlay, journal, target)?;
+        space(&overlay, journal, target)?;
         others(&overlay, journal, target)?;
         journal.replayed(Seq(first_new.0 - 1));
         Ok(())
