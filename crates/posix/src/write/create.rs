@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use frazil_ondisk::superblock::features::Features;
 use frazil_ondisk::units::{Inum, SECTOR_BYTES, Sectors};
 use frazil_ondisk::values::dirent::DirentTarget;
 use frazil_ondisk::values::inline;
@@ -139,6 +140,7 @@ impl WriteFs {
         if target.len() > self.inline_max {
             return Err(Error::Unsupported("targets of symbolic links that do not fit a key"));
         }
+        self.use_feature(Features::INLINE_DATA)?;
         let mut number = None;
         self.change(|op| {
             let mut parent = op.directory(dir)?;

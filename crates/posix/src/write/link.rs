@@ -103,8 +103,8 @@ impl WriteFs {
                 let mut parent = op.directory(dir)?;
                 let entry = op.search_name(&parent, name)?.entry()?;
                 let DirentTarget::Inode(inum) = entry.target else {
-                    op.unlink_subvolume(&mut parent, &entry, true, caller)?;
-                    return Ok(Removed::Subvolume);
+                    let unlinked = op.unlink_subvolume(&mut parent, &entry, true, caller)?;
+                    return Ok(if unlinked { Removed::Subvolume } else { Removed::BlockedByUnlinked });
                 };
                 let target = op.referred(&parent.place, inum)?;
                 caller.may_take(&parent.inode, &target.inode)?;
@@ -123,6 +123,10 @@ impl WriteFs {
                 Removed::Directory(target) => self.holds.removed(target.node(), &target.inode),
                 Removed::Subvolume => self.names.refresh_snapshots()?,
                 Removed::Partly => continue,
+                Removed::BlockedByUnlinked => {
+                    self.delete_unlinked()?;
+                    continue;
+                }
             }
             return Ok(());
         }
@@ -142,6 +146,8 @@ impl WriteFs {
 enum Removed {
     Directory(Object),
     Subvolume,
+    /// Nothing: subvolumes in it have lost their names but are not deleted yet.
+    BlockedByUnlinked,
     /// Some of what the directory leaves behind.
     Partly,
 }

@@ -119,7 +119,7 @@ pub struct WriteFs {
     pub(crate) snapshot_gate: RwLock<()>,
     content: ContentLocks,
     logged: LoggedLosses,
-    /// Longest data that is stored in its key, in bytes; 0 if the volume does not have such keys.
+    /// Longest data that is stored in its key, in bytes (spec 40 §7.5).
     pub(crate) inline_max: usize,
 }
 
@@ -134,8 +134,7 @@ impl WriteFs {
         let superblock = live.superblock().view().superblock.clone();
         let maker = Maker::of(&superblock).map_err(|e| Error::Io(format!("superblock: {e}")))?;
         let short = OptionSpec::by_name("inodes_32bit").is_none_or(|spec| superblock.option(spec) != 0);
-        let has_inline = superblock.features.contains(Features::INLINE_DATA);
-        let inline_max = if has_inline { (superblock.block_bytes() / 2).min(INLINE_BYTES_MAX) } else { 0 };
+        let inline_max = (superblock.block_bytes() / 2).min(INLINE_BYTES_MAX);
         let (table, errors) = SnapshotTable::load(live.btrees());
         if let Some(error) = errors.into_iter().next() {
             return Err(error.into());
@@ -182,6 +181,15 @@ impl WriteFs {
     /// A random number.
     fn random(&self) -> u64 {
         self.random.lock().u64(..)
+    }
+
+    /// Says in the superblock that a feature is in use, before the first key that needs it.
+    pub(crate) fn use_feature(&self, feature: Features) -> Result<()> {
+        let superblock = self.live.superblock();
+        if superblock.view().superblock.features.contains(feature) {
+            return Ok(());
+        }
+        superblock.use_features(feature).map_err(|error| Error::Io(format!("superblock: {error}")))
     }
 
     /// Runs one transaction; `f` may run several times.

@@ -162,9 +162,13 @@ impl<'a, 'e> Op<'a, 'e> {
 
     /// Writes an inode back.
     pub(crate) fn put(&mut self, object: &Object) {
+        self.put_version(object.place.pos(0, object.inum.0), &object.inode);
+    }
+
+    /// Writes one version of an inode.
+    pub(crate) fn put_version(&mut self, pos: Bpos, inode: &Inode) {
         let mut value = Vec::with_capacity(128);
-        object.inode.encode(&mut value);
-        let pos = object.place.pos(0, object.inum.0);
+        inode.encode(&mut value);
         self.t.put(BtreeId::INODES, KeyBuf::new(KeyType::INODE_V3, pos, 0, value));
     }
 

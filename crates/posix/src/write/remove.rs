@@ -11,7 +11,7 @@
 use frazil_btree::View;
 use frazil_ondisk::units::{Inum, Sectors, SnapshotId, SubvolId};
 use frazil_ondisk::values::inode::Inode;
-use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
+use frazil_ondisk::{Bpos, BtreeId};
 
 use super::WriteFs;
 use super::holds::Released;
@@ -117,9 +117,7 @@ impl Op<'_, '_> {
         let done = self.t.remove_extents(&view, inum, 0..u64::MAX)?;
         inode.sectors = Sectors(inode.sectors.0.saturating_sub(done.sectors));
         if done.end < u64::MAX || !self.clear_tables(&view, inum)? {
-            let mut value = Vec::with_capacity(128);
-            inode.encode(&mut value);
-            self.t.put(BtreeId::INODES, KeyBuf::new(KeyType::INODE_V3, pos, 0, value));
+            self.put_version(pos, &inode);
             return Ok(Step::More);
         }
         self.remove_inode(pos, &inode);

@@ -11,14 +11,13 @@ use std::sync::Arc;
 use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::dirent::DirentTarget;
 use frazil_ondisk::values::inode::InodeFlags;
-use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 
 use super::WriteFs;
 use super::caller::{Caller, must_be_mutable};
 use super::create::{NewNode, dirent_type};
 use super::entries::{Entry, NameSearch, must_be_name};
 use super::link::reinherit;
-use super::op::{Object, Op, Place};
+use super::op::{Object, Op};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
 use crate::path::holder;
@@ -352,22 +351,15 @@ impl Op<'_, '_> {
         (inode.dir, inode.dir_offset) = (dir.inum, slot);
         if inode.subvol.0 != 0 {
             inode.parent_subvol = dir.place.subvol;
+            self.older_roots_follow(&moved)?;
             if moved.place.record.fs_path_parent != dir.place.subvol {
                 let mut record = moved.place.record;
                 record.fs_path_parent = dir.place.subvol;
-                self.put_subvolume(&Place { record, ..(*moved.place).clone() });
+                self.put_subvolume(moved.place.subvol, &record);
             }
         }
         self.put(&moved);
         Ok(())
-    }
-
-    /// Writes the record of a subvolume.
-    pub(crate) fn put_subvolume(&mut self, place: &Place) {
-        let mut value = Vec::with_capacity(48);
-        place.record.encode(&mut value);
-        let pos = Bpos::new(0, place.subvol.0.into(), 0);
-        self.t.put(BtreeId::SUBVOLUMES, KeyBuf::new(KeyType::SUBVOLUME, pos, 0, value));
     }
 
     /// Refuses if `dir` is `top` or lies below it.

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use frazil_ondisk::units::{SnapshotId, SubvolId};
+use frazil_ondisk::units::{Inum, SnapshotId, SubvolId};
 use frazil_ondisk::values::inode::Inode;
 use frazil_ondisk::values::snapshot::{Snapshot, SnapshotTree};
 use frazil_ondisk::values::subvolume::{Subvolume, SubvolumeState};
@@ -19,10 +19,9 @@ use frazil_ondisk::{Bpos, BtreeId, KeyType};
 use super::WriteFs;
 use super::caller::Caller;
 use super::entries::{Entry, must_be_name};
-use super::op::{Object, Op, Place};
+use super::op::{Object, Op};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
-use frazil_ondisk::units::Inum;
 
 /// The b-trees whose keys belong to snapshots, in the order in which they are cleared.
 const CLEARED: [BtreeId; 4] = [BtreeId::EXTENTS, BtreeId::DIRENTS, BtreeId::XATTRS, BtreeId::INODES];
@@ -59,15 +58,24 @@ impl WriteFs {
     /// unless the caller owns its root, and as for [`WriteFs::unlink`].
     pub fn delete_subvolume(&self, dir: NodeId, name: &[u8], caller: &Caller<'_>) -> Result<()> {
         must_be_name(name)?;
-        self.change(|op| {
+        while !self.change(|op| {
             let mut parent = op.directory(dir)?;
             let entry = op.search_name(&parent, name)?.entry()?;
             if !entry.is_subvol() {
                 return Err(Error::Invalid("not a subvolume"));
             }
             op.unlink_subvolume(&mut parent, &entry, false, caller)
-        })?;
+        })? {
+            self.delete_unlinked()?;
+        }
         self.names.refresh_snapshots()
+    }
+
+    /// Does all that the deletion of subvolumes has left to be done so far.
+    pub(crate) fn delete_unlinked(&self) -> Result<()> {
+        let mut deletion = Deletion::default();
+        while self.delete_unlinked_step(&mut deletion)? {}
+        Ok(())
     }
 
     /// Does a bounded part of what the deletion of subvolumes leaves to be done; false if there is nothing more.
@@ -151,6 +159,14 @@ impl WriteFs {
     }
 }
 
+/// The subvolumes in a subvolume.
+enum Inside {
+    Nothing,
+    /// All of them are being deleted.
+    Unlinked,
+    InUse,
+}
+
 /// A subvolume in its key.
 fn decode(key: frazil_ondisk::Key<'_>) -> Option<(SubvolId, Subvolume)> {
     let id = u32::try_from(key.k.pos.offset).ok().map(SubvolId)?;
@@ -159,34 +175,52 @@ fn decode(key: frazil_ondisk::Key<'_>) -> Option<(SubvolId, Subvolume)> {
 }
 
 impl Op<'_, '_> {
-    /// Takes a subvolume's name and marks it unlinked.
+    /// Takes a subvolume's name and marks it unlinked. False if first those in it that are unlinked have to be deleted to the end.
     pub(crate) fn unlink_subvolume(
         &mut self,
         parent: &mut Object,
         entry: &Entry,
         must_be_empty: bool,
         caller: &Caller<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut root = self.target_of(parent, entry)?;
         let subvol = root.place.subvol;
         caller.may_take(&parent.inode, &root.inode)?;
         caller.must_own(&root.inode)?;
-        let children = Bpos::new(subvol.0.into(), 0, 0)..Bpos::new(u64::from(subvol.0) + 1, 0, 0);
-        if self.t.cursor(BtreeId::SUBVOLUME_CHILDREN, children).next()?.is_some()
-            || must_be_empty && !self.is_empty(&root)?
-        {
+        if must_be_empty && !self.is_empty(&root)? {
             return Err(Error::NotEmpty);
+        }
+        match self.subvolumes_in(subvol)? {
+            Inside::Nothing => {}
+            Inside::Unlinked => return Ok(false),
+            Inside::InUse => return Err(Error::NotEmpty),
         }
         let mut record = root.place.record;
         record.flags |= Subvolume::UNLINKED;
-        self.put_subvolume(&Place { record, ..(*root.place).clone() });
+        self.put_subvolume(subvol, &record);
         self.take_entry(parent, entry)?;
         self.touch_dir(parent);
         let inode: &mut Inode = &mut root.inode;
         inode.ctime = self.now();
         (inode.dir, inode.dir_offset) = (Inum(0), 0);
         self.put(&root);
-        Ok(())
+        self.older_roots_change_hands(&root)?;
+        Ok(true)
+    }
+
+    /// What subvolumes have their names in a subvolume.
+    fn subvolumes_in(&self, subvol: SubvolId) -> Result<Inside> {
+        let children = Bpos::new(subvol.0.into(), 0, 0)..Bpos::new(u64::from(subvol.0) + 1, 0, 0);
+        let mut cursor = self.t.cursor(BtreeId::SUBVOLUME_CHILDREN, children);
+        let mut inside = Inside::Nothing;
+        while let Some(key) = cursor.next()? {
+            let Ok(child) = u32::try_from(key.k.pos.offset) else { continue };
+            if self.find_place(SubvolId(child))?.is_some() {
+                return Ok(Inside::InUse);
+            }
+            inside = Inside::Unlinked;
+        }
+        Ok(inside)
     }
 
     /// The snapshot of a subvolume that is to go, and those above that have nothing else below them, from below.
@@ -222,18 +256,9 @@ impl Op<'_, '_> {
         }
         drop(cursor);
         for (id, record) in &changed {
-            self.put_record(*id, record);
+            self.put_subvolume(*id, record);
         }
         Ok(changed.len() == DELETED_MAX)
-    }
-
-    fn put_record(&mut self, id: SubvolId, record: &Subvolume) {
-        let mut value = Vec::with_capacity(48);
-        record.encode(&mut value);
-        self.t.put(
-            BtreeId::SUBVOLUMES,
-            frazil_ondisk::KeyBuf::new(KeyType::SUBVOLUME, subvol_pos(id), 0, value),
-        );
     }
 
     /// The last step: subvolume and snapshots go. False if what is dead has changed since their keys were deleted.
@@ -281,7 +306,7 @@ impl Op<'_, '_> {
                 && self.get_snapshot(record.snapshot).is_ok_and(|node| node.tree == tree)
             {
                 record.flags &= !Subvolume::SNAP;
-                self.put_record(id, &record);
+                self.put_subvolume(id, &record);
                 value.master_subvol = id;
                 self.put_tree(tree, value);
                 return Ok(());

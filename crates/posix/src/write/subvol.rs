@@ -6,12 +6,13 @@
 //!
 //! Each is one transaction. Afterwards the table of snapshots in memory is read anew; who comes between finds out by himself (`op.rs`).
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use frazil_btree::{SnapshotInfo, SnapshotTable};
-use frazil_ondisk::units::{SnapshotId, SubvolId};
+use frazil_ondisk::units::{Inum, SnapshotId, SubvolId};
 use frazil_ondisk::values::dirent::DirentTarget;
-use frazil_ondisk::values::inode::FileType as DirentType;
+use frazil_ondisk::values::inode::{FileType as DirentType, Inode};
 use frazil_ondisk::values::snapshot::{Snapshot, SnapshotState, SnapshotTree};
 use frazil_ondisk::values::subvolume::Subvolume;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
@@ -23,6 +24,7 @@ use super::entries::must_be_name;
 use super::op::{Object, Op, Place};
 use crate::attr::{Attr, NodeId};
 use crate::error::{Error, Result};
+use crate::namespace::decode_inode;
 
 /// Largest id of a subvolume (spec 40 §13.2).
 const SUBVOL_MAX: u64 = i32::MAX as u64;
@@ -59,7 +61,7 @@ impl WriteFs {
             Arc::make_mut(&mut place).record.inode = root.inum;
             op.put_snapshot(snapshot, &node);
             op.put_tree(tree, SnapshotTree { master_subvol: subvol, root_snapshot: snapshot });
-            op.put_subvolume(&place);
+            op.put_subvolume(subvol, &place.record);
             op.root_in(&mut root, &parent, subvol, slot);
             op.put_subvol_entry(&mut parent, slot, name, subvol);
             Ok(root.node())
@@ -96,6 +98,12 @@ impl WriteFs {
         self.names.refresh_snapshots()?;
         self.getattr(root)
     }
+}
+
+/// An inode names the subvolume, and where its name is, like another.
+fn name_like(inode: &mut Inode, other: &Inode) {
+    (inode.subvol, inode.parent_subvol) = (other.subvol, other.parent_subvol);
+    (inode.dir, inode.dir_offset) = (other.dir, other.dir_offset);
 }
 
 impl Op<'_, '_> {
@@ -140,7 +148,7 @@ impl Op<'_, '_> {
         self.put_snapshot(of_source, &source_node);
         let moved = Subvolume { snapshot: of_source, ..from.record };
         let moved = Arc::new(Place { subvol: source, record: moved, view: table.view(of_source)? });
-        self.put_subvolume(&moved);
+        self.put_subvolume(source, &moved.record);
         if parent.place.subvol == source {
             parent.place = moved;
         }
@@ -154,7 +162,7 @@ impl Op<'_, '_> {
             state: None,
         };
         let place = Arc::new(Place { subvol, record, view: table.view(of_new)? });
-        self.put_subvolume(&place);
+        self.put_subvolume(subvol, &place.record);
         root.place = place;
         self.root_in(&mut root, parent, subvol, slot);
         self.put_subvol_entry(parent, slot, name, subvol);
@@ -173,6 +181,74 @@ impl Op<'_, '_> {
         let target = DirentTarget::Subvol { child, parent: parent.place.subvol };
         self.put_entry(parent, slot, name, (target, DirentType::SUBVOL));
         self.touch_dir(parent);
+    }
+
+    /// Writes the record of a subvolume.
+    pub(crate) fn put_subvolume(&mut self, id: SubvolId, record: &Subvolume) {
+        let mut value = Vec::with_capacity(48);
+        record.encode(&mut value);
+        let pos = Bpos::new(0, id.0.into(), 0);
+        self.t.put(BtreeId::SUBVOLUMES, KeyBuf::new(KeyType::SUBVOLUME, pos, 0, value));
+    }
+
+    /// The versions of a subvolume's root that lie in inner nodes of the tree: with each snapshot the one that was is left there. Nobody sees them
+    /// any more, but a check does, and what they say about the name has to be true (spec 40 §13.5).
+    fn older_roots(&self, root: &Object) -> Result<Vec<(Bpos, Inode)>> {
+        let own = root.place.pos(0, root.inum.0);
+        let all = (Bound::Excluded(own), Bound::Included(own.with_snapshot(u32::MAX)));
+        let mut cursor = self.t.cursor(BtreeId::INODES, all);
+        let mut found = Vec::new();
+        while let Some(key) = cursor.next()? {
+            if let Some(inode) = decode_inode(key)?
+                && root.place.view.sees(key.k.pos.snapshot)
+                && inode.subvol == root.inode.subvol
+            {
+                found.push((key.k.pos, inode));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The older versions of a root say what it says now.
+    pub(crate) fn older_roots_follow(&mut self, root: &Object) -> Result<()> {
+        for (pos, mut older) in self.older_roots(root)? {
+            name_like(&mut older, &root.inode);
+            self.put_version(pos, &older);
+        }
+        Ok(())
+    }
+
+    /// A subvolume goes: the older versions of its root become those of the root of another subvolume below them, or have no name either.
+    pub(crate) fn older_roots_change_hands(&mut self, root: &Object) -> Result<()> {
+        for (pos, mut older) in self.older_roots(root)? {
+            match self.other_root_below(pos, root)? {
+                Some(other) => name_like(&mut older, &other),
+                None => (older.dir, older.dir_offset) = (Inum(0), 0),
+            }
+            self.put_version(pos, &older);
+        }
+        Ok(())
+    }
+
+    /// The root of another subvolume that descends from the snapshot of `pos` and has the same inode as its root.
+    fn other_root_below(&self, pos: Bpos, root: &Object) -> Result<Option<Inode>> {
+        let mut cursor = self.t.cursor(BtreeId::SUBVOLUMES, ..);
+        let mut ids = Vec::new();
+        while let Some(key) = cursor.next()? {
+            ids.extend(
+                u32::try_from(key.k.pos.offset).map(SubvolId).ok().filter(|id| *id != root.place.subvol),
+            );
+        }
+        drop(cursor);
+        for id in ids {
+            if let Some(place) = self.find_place(id)?
+                && place.record.inode == root.inum
+                && place.view.sees(pos.snapshot)
+            {
+                return Ok(Some(self.referred(&place, root.inum)?.inode));
+            }
+        }
+        Ok(None)
     }
 
     /// The table of snapshots with new ones.

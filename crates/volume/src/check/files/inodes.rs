@@ -128,8 +128,14 @@ fn name(
         }
     }
     if (dir, offset) == (Inum(0), 0) {
-        if !unlinked && own.subvol != SubvolId::ROOT {
+        if unlinked || own.subvol == SubvolId::ROOT {
+            return;
+        }
+        if own.is_dir() {
             faults.push(InodeFault::Unreachable);
+        } else if check.complete(BtreeId::DIRENTS) {
+            // A file that lost the name it named may have others (spec 40 §3.7).
+            files.links.suspect(inum, version.snapshot, view.clone());
         }
         return;
     }
