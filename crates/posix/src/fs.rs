@@ -46,6 +46,7 @@ impl Fs {
             btrees: Arc::clone(volume.btrees()),
             snapshots: LiveSnapshots::new(Arc::clone(volume.snapshots())),
             subvols: SubvolCache::default(),
+            is_written: false,
             time_base: superblock.time_base(),
             casefold: superblock.flags.casefold(),
         };

@@ -21,7 +21,7 @@ pub(crate) enum Probe<T> {
     Found(T),
     /// It is another one: the search goes on behind it.
     Other,
-    /// The caller must not see it: the slot counts as empty (spec 40 §5.3).
+    /// The caller must not see it (spec 40 §5.3); the slot is free, but what was pushed past it is found behind it.
     Invisible,
 }
 
@@ -46,8 +46,7 @@ pub(crate) fn find<T>(
         if key.k.ty != KeyType::HASH_WHITEOUT {
             match probe(key) {
                 Probe::Found(found) => return Ok(Some(found)),
-                Probe::Other => {}
-                Probe::Invisible => return Ok(None),
+                Probe::Other | Probe::Invisible => {}
             }
         }
         expected += 1;

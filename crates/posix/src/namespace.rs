@@ -25,6 +25,8 @@ pub(crate) struct Namespace {
     pub(crate) btrees: Arc<Btrees>,
     pub(crate) snapshots: LiveSnapshots,
     pub(crate) subvols: SubvolCache,
+    /// Whether snapshots and subvolumes can change.
+    pub(crate) is_written: bool,
     /// Files in the middle of an operation.
     pub(crate) unfinished: Unfinished,
     /// What times in inodes are relative to.

@@ -109,15 +109,18 @@ impl Namespace {
         Ok(Some(subvol))
     }
 
-    /// What the snapshot of a subvolume sees. It may be newer than the table of snapshots.
+    /// What the snapshot of a subvolume sees. On a volume that is being written it may be newer than the table of snapshots.
     ///
     /// # Errors
     /// If it does not exist.
     pub(crate) fn view(&self, id: SubvolId, snapshot: SnapshotId) -> Result<View> {
-        if let Ok(view) = self.snapshots.view(snapshot) {
+        let known = self.snapshots.view(snapshot);
+        if let Ok(view) = known {
             return Ok(view);
         }
-        self.refresh_snapshots()?;
+        if self.is_written {
+            self.refresh_snapshots()?;
+        }
         self.snapshots.view(snapshot).map_err(|e| Error::Io(format!("subvolume {id}: {e}")))
     }
 

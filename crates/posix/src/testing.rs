@@ -99,6 +99,7 @@ impl Keys {
             btrees: Arc::new(self.btrees()),
             snapshots: LiveSnapshots::new(table(snapshots)),
             subvols: SubvolCache::default(),
+            is_written: false,
             unfinished: Unfinished::default(),
             time_base: TimeBase { base_ns: 1_000_000_000, precision_ns: 1 },
             casefold: false,

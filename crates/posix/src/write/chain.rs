@@ -49,7 +49,8 @@ impl Table<'_> {
                 match probe(key) {
                     Probe::Found(found) => return Ok(Searched { found: Some((key.k.pos, found)), free }),
                     Probe::Other => {}
-                    Probe::Invisible => break,
+                    // It may be overwritten, but what was pushed past it is behind it.
+                    Probe::Invisible => free = free.or(Some(expected)),
                 }
             }
             expected += 1;
@@ -57,27 +58,15 @@ impl Table<'_> {
         Ok(Searched { found: None, free: free.or(Some(expected)) })
     }
 
-    /// Takes the item at `pos` out. `hash_of` tells where an item belongs; `None` for what the snapshot must not see.
-    ///
-    /// `pos` is where the key really is: with `in_place` it is removed there, even in an ancestor, as for the entry of a subvolume (spec 40 §5.3).
+    /// Takes the item at `slot` out of what the snapshot sees. `hash_of` tells where an item belongs; `None` for what the snapshot must not see.
     pub(crate) fn remove(
         &self,
         op: &mut Op<'_, '_>,
-        pos: Bpos,
-        in_place: bool,
+        slot: u64,
         hash_of: impl FnMut(Key<'_>) -> Option<u64>,
     ) -> Result<()> {
-        let must_stay = self.is_passed(op, pos.offset, hash_of)?;
-        let own = pos.with_snapshot(self.view.id().0);
-        if in_place && pos != own {
-            let there = op.fs.names.snapshots.view(frazil_ondisk::units::SnapshotId(pos.snapshot))?;
-            op.t.delete_visible(self.btree, pos, &there)?;
-            if must_stay {
-                self.put_whiteout(op, own);
-            }
-            return Ok(());
-        }
-        if must_stay {
+        let own = Bpos::new(self.owner.0, slot, self.view.id().0);
+        if self.is_passed(op, slot, hash_of)? {
             self.put_whiteout(op, own);
             return Ok(());
         }
@@ -102,12 +91,8 @@ impl Table<'_> {
             if key.k.pos.offset != expected {
                 break;
             }
-            if key.k.ty != KeyType::HASH_WHITEOUT {
-                match hash_of(key) {
-                    Some(hash) if hash <= slot => return Ok(true),
-                    Some(_) => {}
-                    None => break,
-                }
+            if key.k.ty != KeyType::HASH_WHITEOUT && hash_of(key).is_some_and(|hash| hash <= slot) {
+                return Ok(true);
             }
             expected += 1;
         }

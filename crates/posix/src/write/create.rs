@@ -5,12 +5,9 @@
 
 use std::sync::Arc;
 
-use frazil_ondisk::superblock::features::Features;
-use frazil_ondisk::units::{Inum, SECTOR_BYTES, Sectors};
+use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::dirent::DirentTarget;
-use frazil_ondisk::values::inline;
 use frazil_ondisk::values::inode::{FileType as DirentType, Inode, InodeFlags, InodeOpt, InodeOpts};
-use frazil_ondisk::{BtreeId, KeyBuf, KeyType};
 
 use super::WriteFs;
 use super::acl::SETGID;
@@ -137,18 +134,17 @@ impl WriteFs {
         if target.contains(&0) {
             return Err(Error::Invalid("a zero byte in the target"));
         }
-        if target.len() > self.inline_max {
-            return Err(Error::Unsupported("targets of symbolic links that do not fit a key"));
-        }
-        self.use_feature(Features::INLINE_DATA)?;
-        let mut number = None;
+        let parent = self.change(|op| op.directory(dir))?;
+        let mut number = Some(self.numbers.next(&self.names.btrees)?);
+        let like = Inode { opts: inherited(&parent.inode), ..Inode::default() };
+        let stored = self.store_target(number.unwrap_or_default(), &like, target)?;
         self.change(|op| {
             let mut parent = op.directory(dir)?;
             let slot = op.search_name(&parent, name)?.free()?;
-            let mut made =
-                op.make((&parent, &parent.place), NewNode::Symlink(target), 0o777, caller, &mut number)?;
+            let what = NewNode::Symlink(target);
+            let mut made = op.make((&parent, &parent.place), what, 0o777, caller, &mut number)?;
             (made.inode.dir, made.inode.dir_offset) = (parent.inum, slot);
-            op.put_inline(&mut made, target);
+            op.put_target(&mut made, &stored)?;
             op.put(&made);
             op.put_entry(&parent, slot, name, (DirentTarget::Inode(made.inum), dirent_type(&made.inode)));
             op.gains_entry(&mut parent, &made.inode)?;
@@ -225,18 +221,5 @@ impl Op<'_, '_> {
     pub(crate) fn touch_dir(&mut self, dir: &mut Object) {
         (dir.inode.mtime, dir.inode.ctime) = (self.now(), self.now());
         self.put(dir);
-    }
-
-    /// Gives a new inode content that is stored in its key (spec 40 §7.5).
-    fn put_inline(&mut self, object: &mut Object, data: &[u8]) {
-        let block = u64::from(self.fs.superblock.block_sectors);
-        let mut value = Vec::with_capacity(data.len() + 8);
-        inline::encode(data, &mut value);
-        let sectors = (data.len() as u64).div_ceil(SECTOR_BYTES).next_multiple_of(block.max(1));
-        let pos = object.place.pos(object.inum.0, sectors);
-        // A block, at most 64 KiB.
-        self.t.put(BtreeId::EXTENTS, KeyBuf::new(KeyType::INLINE_DATA, pos, sectors as u32, value));
-        object.inode.size = data.len() as u64;
-        object.inode.sectors = Sectors(sectors);
     }
 }

@@ -1,6 +1,7 @@
 //! Entries of directories: finding, making and taking them out (spec 40 §5).
 
 use frazil_ondisk::str_hash::StrHash;
+use frazil_ondisk::units::SnapshotId;
 use frazil_ondisk::values::dirent::{Dirent, DirentTarget, NAME_BYTES_MAX};
 use frazil_ondisk::values::inode::FileType as DirentType;
 use frazil_ondisk::{Bpos, BtreeId, Key, KeyBuf, KeyType};
@@ -122,28 +123,28 @@ impl Op<'_, '_> {
 
     /// Takes an entry out.
     pub(crate) fn take_entry(&mut self, dir: &Object, entry: &Entry) -> Result<()> {
+        self.take_from_ancestor(dir, entry)?;
         let hash = str_hash(dir.node(), &dir.inode)?;
-        table(dir).remove(self, entry.pos, entry.is_subvol(), |key| hash_of(dir, &hash, key))
+        table(dir).remove(self, entry.pos.offset, |key| hash_of(dir, &hash, key))
     }
 
     /// Takes an entry out and leaves a mark in any case.
     pub(crate) fn take_entry_marked(&mut self, dir: &Object, entry: &Entry) -> Result<()> {
-        let own = dir.place.pos(dir.inum.0, entry.pos.offset);
-        if entry.is_subvol() && entry.pos != own {
-            self.take_entry(dir, entry)?;
-        }
-        table(dir).put_whiteout(self, own);
+        self.take_from_ancestor(dir, entry)?;
+        table(dir).put_whiteout(self, dir.place.pos(dir.inum.0, entry.pos.offset));
         Ok(())
     }
 
-    /// Removes the key of a subvolume's entry from the ancestor it is in, if that is not the directory's own snapshot: there is only one (spec 40
-    /// §5.3), and a new one is going to be written.
-    pub(crate) fn unhide_entry(&mut self, dir: &Object, entry: &Entry) -> Result<()> {
-        if entry.is_subvol() && entry.pos.snapshot != dir.place.view.id().0 {
-            let there = self.fs.names.snapshots.view(frazil_ondisk::units::SnapshotId(entry.pos.snapshot))?;
-            self.t.delete_visible(BtreeId::DIRENTS, entry.pos, &there)?;
+    /// Of a subvolume's entry there is only one key (spec 40 §5.3). If that is in an ancestor of the directory's snapshot, because a snapshot was made
+    /// since, it goes there, and leaves a mark there if other entries were pushed past it: snapshots that do not see the entry see those.
+    pub(crate) fn take_from_ancestor(&mut self, dir: &Object, entry: &Entry) -> Result<()> {
+        if !entry.is_subvol() || entry.pos.snapshot == dir.place.view.id().0 {
+            return Ok(());
         }
-        Ok(())
+        let view = self.fs.names.snapshots.view(SnapshotId(entry.pos.snapshot))?;
+        let hash = str_hash(dir.node(), &dir.inode)?;
+        let there = Table { view: &view, ..table(dir) };
+        there.remove(self, entry.pos.offset, |key| hash_of(dir, &hash, key))
     }
 
     /// Whether the directory has no entries.

@@ -143,6 +143,7 @@ impl WriteFs {
             btrees: Arc::clone(live.btrees()),
             snapshots: LiveSnapshots::new(Arc::new(table)),
             subvols: SubvolCache::default(),
+            is_written: true,
             unfinished: Unfinished::default(),
             time_base: superblock.time_base(),
             casefold: superblock.flags.casefold(),

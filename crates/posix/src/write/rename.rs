@@ -234,7 +234,7 @@ impl<'n> Rename<'n> {
         let in_chain = self.dst_dir.is_none() && self.dst.search.hash <= old_slot && old_slot < slot;
         let new = self.as_entry_of(self.dst_dir(), &entry);
         let slot = if in_chain && in_the_way.is_none() {
-            op.unhide_entry(&self.src_dir, &entry)?;
+            op.take_from_ancestor(&self.src_dir, &entry)?;
             op.put_entry(self.dst_dir(), old_slot, self.dst.name, new);
             old_slot
         } else {
@@ -266,8 +266,8 @@ impl<'n> Rename<'n> {
     fn exchange(&mut self, op: &mut Op<'_, '_>) -> Result<()> {
         let (moved, entry) = self.moved().clone();
         let (target, target_entry) = self.dst.object.clone().expect("both exist");
-        op.unhide_entry(&self.src_dir, &entry)?;
-        op.unhide_entry(self.dst_dir(), &target_entry)?;
+        op.take_from_ancestor(&self.src_dir, &entry)?;
+        op.take_from_ancestor(self.dst_dir(), &target_entry)?;
         let (there, here) =
             (self.as_entry_of(self.dst_dir(), &entry), self.as_entry_of(&self.src_dir, &target_entry));
         op.put_entry(self.dst_dir(), target_entry.pos.offset, self.dst.name, there);

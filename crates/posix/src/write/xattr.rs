@@ -84,7 +84,7 @@ impl Op<'_, '_> {
         let hash = str_hash(object.node(), &object.inode)?;
         // What cannot be read may belong anywhere.
         let hash_of = |key: Key<'_>| Some(xattr(key).map_or(0, |attr| hash.xattr(attr.ty.0, attr.name)));
-        table(object).remove(self, pos, false, hash_of)?;
+        table(object).remove(self, pos.offset, hash_of)?;
         Ok(true)
     }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod chains;
 mod model;
 mod random;
+mod rules;
 mod subvolumes;
 mod world;

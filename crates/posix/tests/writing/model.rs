@@ -240,11 +240,10 @@ impl Model {
         }
         if let Some((target, at)) = &there {
             match (self.at(moved_at).is_dir(), self.at(*at).is_dir()) {
-                _ if mode == RenameMode::Exchange => {
-                    if from.0 != to.0 && is_inode(target) {
-                        return Err("EXDEV");
-                    }
+                _ if mode == RenameMode::Exchange && from.0 != to.0 && is_inode(target) => {
+                    return Err("EXDEV");
                 }
+                _ if mode == RenameMode::Exchange => {}
                 (true, false) => return Err("ENOTDIR"),
                 (false, true) => return Err("EISDIR"),
                 _ if !is_inode(target) => return Err("EBUSY"),
@@ -299,6 +298,7 @@ pub(crate) trait Look {
     fn find(&self, dir: NodeId, name: &[u8]) -> Result<Attr, Error>;
     fn list(&self, dir: NodeId) -> BTreeMap<Vec<u8>, (NodeId, FileType)>;
     fn xattrs(&self, node: NodeId) -> BTreeMap<Vec<u8>, Vec<u8>>;
+    fn target(&self, node: NodeId) -> Vec<u8>;
 }
 
 fn take(into: &mut BTreeMap<Vec<u8>, (NodeId, FileType)>, entry: &DirEntry<'_>) -> ControlFlow<()> {
@@ -322,6 +322,10 @@ macro_rules! look {
                 let mut found = BTreeMap::new();
                 self.readdir(dir, 0, &mut |entry| take(&mut found, &entry)).unwrap();
                 found
+            }
+
+            fn target(&self, node: NodeId) -> Vec<u8> {
+                self.readlink(node).unwrap()
             }
 
             fn xattrs(&self, node: NodeId) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -389,6 +393,9 @@ impl Model {
             "times of {}",
             node(at)
         );
+        if want.kind == FileType::Symlink {
+            assert_eq!(fs.target(node(at)), want.target, "target of {}", node(at));
+        }
         assert_eq!(fs.xattrs(node(at)), want.xattrs, "attributes of {}", node(at));
     }
 }

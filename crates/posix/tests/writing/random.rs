@@ -77,6 +77,7 @@ impl Run {
         let (dir, name, now) = (self.dir(), self.name(), self.world.clock.now_s());
         let (what, kind, perm) = match self.rng.u32(..6) {
             0 | 1 => (NewNode::Directory, FileType::Directory, 0o755),
+            2 if self.rng.u32(..4) == 0 => (NewNode::Symlink(&[b'l'; 3000]), FileType::Symlink, 0o777),
             2 => (NewNode::Symlink(b"where/it/leads"), FileType::Symlink, 0o777),
             3 => (NewNode::Fifo, FileType::Fifo, 0o600),
             4 => (NewNode::BlockDevice(8, 1), FileType::BlockDevice, 0o660),

@@ -13,10 +13,12 @@
 //! | `truncate`, punching holes, zeroing, reserving space | `space.rs` |
 //! | inserting and collapsing ranges, and finishing what a crash interrupted | `shift.rs` |
 //! | sharing data between files | `clone.rs` |
+//! | targets of symbolic links | `target.rs` |
 
 mod clone;
 mod shift;
 mod space;
+mod target;
 mod write;
 
 use std::ops::Range;

@@ -1,5 +1,6 @@
 //! Writing.
 
+use frazil_ondisk::superblock::features::Features;
 use frazil_ondisk::units::{SECTOR_BYTES, Sectors};
 use frazil_ondisk::{Bpos, KeyBuf, KeyType};
 use frazil_volume::write::data::WrittenExtent;
@@ -131,6 +132,7 @@ impl WriteFs {
     ) -> Result<()> {
         let size = file.inode.size.max(end.unwrap_or(0));
         if let Some(key) = self.inline(file, blocks, size) {
+            self.use_feature(Features::INLINE_DATA)?;
             return self.put_all(node, vec![(key, ())], size, caller);
         }
         let place = self.placement(file.inum, &file.inode)?;
