@@ -91,8 +91,8 @@ impl Engine {
 pub const SPACE: [BtreeId; 6] = [
     BtreeId::ALLOC,
     BtreeId::FREESPACE,
+    BtreeId::BACKPOINTERS,
     BtreeId::NEED_DISCARD,
     BtreeId::BUCKET_GENS,
     BtreeId::LRU,
-    BtreeId::BACKPOINTERS,
 ];

@@ -164,7 +164,7 @@ impl Builder {
     }
 
     /// Makes `sb` the superblock that all devices share.
-    pub(super) fn publish(&mut self, mut sb: Superblock) -> Result<()> {
+    fn publish(&mut self, mut sb: Superblock) -> Result<()> {
         let online: Vec<DevIndex> = self.superblocks.iter().map(|s| s.dev_idx).collect();
         sb.stamp(seconds(&sb), &online)?;
         for own in &mut self.superblocks {
@@ -175,7 +175,7 @@ impl Builder {
     }
 
     /// Writes the copies round by round, as a running volume does it: a torn copy has an intact neighbour.
-    pub(super) fn write_copies(&mut self) -> Result<()> {
+    fn write_copies(&mut self) -> Result<()> {
         let rounds = self.superblocks.iter().map(|s| s.layout.copies().len()).max().unwrap_or(0);
         for round in 0..rounds {
             for own in &self.superblocks {

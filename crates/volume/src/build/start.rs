@@ -1,9 +1,12 @@
 //! The first start of a volume that was formatted elsewhere and never started (spec 10 §16.3).
 //!
 //! A formatter may write superblocks only, and leave everything else to the first start. Nothing of the volume exists yet but its identity
-//! and its options, so the rest is built just as `frazil format` builds it. The superblocks say "never started" until all else is stable.
-//! But first each device's superblock gets the ring of its journal, which is the one thing that others do not have too: when the first device
-//! says "started", all others belong to the volume as they are.
+//! and its options, so the rest is built just as `frazil format` builds it. The superblocks stay as they are until all else is stable; a
+//! crash before leaves a volume that was never started.
+//!
+//! With several devices a crash between their superblocks leaves some that know nothing of their journal: they go on without one, and its
+//! buckets are lost until a check finds them. Telling them before would be worse: the reference cannot start a volume that was never
+//! started and has journals (spec 10 §16.3).
 
 use std::sync::Arc;
 
@@ -39,8 +42,5 @@ pub(crate) fn start(
         superblocks.push(own);
     }
     let prepared = Prepared { superblocks, key, random: Random::of_system()? };
-    let mut builder = Builder::over(devices.into_iter().map(|(device, _)| device).collect(), prepared)?;
-    builder.publish(builder.superblock().clone())?;
-    builder.write_copies()?;
-    builder.finish_empty()
+    Builder::over(devices.into_iter().map(|(device, _)| device).collect(), prepared)?.finish_empty()
 }

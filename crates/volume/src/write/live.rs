@@ -20,8 +20,8 @@ use frazil_btree::write::{CommitError, Engine, EngineOptions, EngineParts, NodeW
 use frazil_btree::{Btrees, NodeStore, Overlay};
 use frazil_device::DeviceSet;
 use frazil_journal::Journal;
-use frazil_journal::engine::Dirt;
 use frazil_journal::engine::driver::Driver;
+use frazil_journal::engine::{Dirt, HaltReason};
 use frazil_ondisk::crypto::Key as CryptKey;
 use frazil_ondisk::units::{DevIndex, Seq};
 use frazil_ondisk::values::snapshot::Snapshot;
@@ -140,6 +140,13 @@ impl Live {
         let listener = Arc::new(Listener { space: Arc::clone(&space), engine: Arc::downgrade(&engine) });
         let told: Weak<Listener> = Arc::downgrade(&listener);
         host.listen(told);
+        // Whoever cannot write the superblock must not write anything.
+        let stopped = Arc::downgrade(&journal);
+        superblock.on_fatal(move |error| {
+            if let Some(journal) = Weak::upgrade(&stopped) {
+                journal.halt(HaltReason::Requested(error.to_string()));
+            }
+        });
         let room = RoomMaker::new(Arc::clone(&space), devices.clone(), Arc::clone(&clocks), &engine);
         let relief = Arc::downgrade(&room) as Weak<dyn Relief>;
         allocator.set_relief(relief);

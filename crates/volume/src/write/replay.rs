@@ -2,9 +2,12 @@
 //!
 //! Four steps. **Pointers** first, the highest level first, so that every later step goes down the tree as the journal knows it. Then the
 //! **counters**: in the journal they are differences, and one whose version the b-tree already has was applied before the crash
-//! (spec 50 §2.8); they come before anything is committed that changes the same counters, so that each counter pins the oldest entry. Then the
-//! b-trees about **space**: from then on nodes may be made and replaced, which needs to know what is free. Then all **other keys**, in the order of the journal: so the entries can be let go one after the other, and the
-//! journal drains while it is replayed, however full it was.
+//! (spec 50 §2.8). Then the b-trees about **space**. Then all **other keys**, in the order of the journal: so the entries can be let
+//! go one after the other, and the journal drains while it is replayed, however full it was.
+//!
+//! The order of the first three matters, because replay itself may need new nodes, first of all for b-trees that have none yet. A new node is a
+//! commit, whose triggers look at what is there, and write newer keys and differences. What is older must be there before: older keys
+//! would overwrite them later, and older differences be taken for applied.
 //!
 //! Replay makes no journal entries of its own. Each key pins the old entry it came from, under the journal's hold, so a crash in the
 //! middle begins the same replay again, with the same result.

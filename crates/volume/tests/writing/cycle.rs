@@ -6,15 +6,16 @@ use frazil_btree::write::{CommitError, CommitOptions, Transaction};
 use frazil_device::{Device, MemDevice};
 use frazil_ondisk::BtreeId;
 use frazil_ondisk::fsck_errors::FsckErrorId;
-use frazil_ondisk::superblock::features::CompatFeatures;
+use frazil_ondisk::superblock::features::{CompatFeatures, Features};
 use frazil_ondisk::values::snapshot::Snapshot;
 use frazil_ondisk::values::subvolume::Subvolume;
 use frazil_testing::golden::{self, State};
 use frazil_volume::check::{Severity, check};
+use frazil_volume::open::read_superblock;
 use frazil_volume::write::{Live, Unfinished};
 use frazil_volume::{OpenOptions, Recovery, open};
 
-use crate::made;
+use crate::made::{self, StoppedClock};
 use crate::work::{Files, options, start, work};
 
 fn memory(name: &str) -> (Vec<Arc<MemDevice>>, Vec<Arc<dyn Device>>) {
@@ -49,6 +50,20 @@ fn a_stopped_volume_goes_on_and_can_be_stopped_again() {
         let report = check(&volume);
         assert!(report.is_clean(), "{:?}", report.counts().collect::<Vec<_>>());
     }
+}
+
+/// Two programs that write to the same device: the one that notices stops at once.
+#[test]
+fn a_volume_that_somebody_else_writes_to_is_stopped() {
+    let (_memory, devices) = memory("02-small-tree");
+    let live = start(&devices, 3, false);
+    let other = made::store(devices.clone(), StoppedClock::at(2_000_000_000));
+    other.update(|sb| sb.set_label("somebody else's")).unwrap();
+    let refused = live.superblock().use_features(Features::LZ4).unwrap_err();
+    let halted = live.journal().halted().expect("nothing more is written").to_string();
+    assert!(halted.contains("changed by another program") && halted == refused.to_string(), "{halted}");
+    assert!(live.stop().is_err());
+    assert_eq!(read_superblock(&*devices[0]).unwrap().label(), "somebody else's");
 }
 
 #[test]

@@ -25,7 +25,7 @@ mod error;
 mod seat;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use frazil_device::Device;
 use frazil_ondisk::DecodeError;
@@ -87,6 +87,9 @@ struct Seen {
     topology: bool,
 }
 
+/// What is called when nothing may be written any more.
+type OnFatal = dyn Fn(&SuperblockWriteError) + Send + Sync;
+
 /// The superblock of an open volume, with its devices. See the [module](self).
 pub struct SuperblockStore {
     /// Held for the whole of a write.
@@ -94,6 +97,7 @@ pub struct SuperblockStore {
     view: RwLock<Arc<View>>,
     seen: Mutex<Seen>,
     clock: Arc<dyn WallClock>,
+    on_fatal: OnceLock<Box<OnFatal>>,
 }
 
 struct Writer {
@@ -127,7 +131,26 @@ impl SuperblockStore {
             view: RwLock::new(Arc::new(view)),
             seen: Mutex::default(),
             clock,
+            on_fatal: OnceLock::new(),
         })
+    }
+
+    /// Has `stop` called, without locks, whenever an error says that nothing may be written to the volume any more (spec 60 §7.1), from whichever
+    /// thread finds out. Only the first call counts.
+    pub fn on_fatal(&self, stop: impl Fn(&SuperblockWriteError) + Send + Sync + 'static) {
+        // A second one is refused, as it says.
+        drop(self.on_fatal.set(Box::new(stop)));
+    }
+
+    /// Passes on an error that concerns the whole volume.
+    fn told<T>(&self, result: Result<T, SuperblockWriteError>) -> Result<T, SuperblockWriteError> {
+        if let Err(error) = &result
+            && error.is_fatal()
+            && let Some(stop) = self.on_fatal.get()
+        {
+            stop(error);
+        }
+        result
     }
 
     /// What is on stable storage.
@@ -193,11 +216,7 @@ impl SuperblockStore {
     /// # Errors
     /// [`SuperblockWriteError::Foreign`] and its like.
     pub fn check_unchanged(&self) -> Result<(), SuperblockWriteError> {
-        let mut writer = self.writer.lock();
-        writer.check_working()?;
-        let uuid = writer.newest.uuid;
-        let checked = writer.seats.iter_mut().try_for_each(|seat| seat.check_primary(&uuid).map(|_| ()));
-        writer.remember(checked)
+        self.told(self.writer.lock().check_unchanged())
     }
 
     /// Counts an inconsistency, and says that the volume has had one. Written with the next write.
@@ -225,6 +244,15 @@ impl SuperblockStore {
     }
 
     fn write(
+        &self,
+        rings: &[(DevIndex, JournalV2)],
+        always: bool,
+        change: impl FnOnce(&mut Superblock) -> Result<(), DecodeError>,
+    ) -> Result<(), SuperblockWriteError> {
+        self.told(self.try_write(rings, always, change))
+    }
+
+    fn try_write(
         &self,
         rings: &[(DevIndex, JournalV2)],
         always: bool,
@@ -276,6 +304,13 @@ impl Writer {
             self.broken = Some(error.clone());
         }
         result
+    }
+
+    fn check_unchanged(&mut self) -> Result<(), SuperblockWriteError> {
+        self.check_working()?;
+        let uuid = self.newest.uuid;
+        let checked = self.seats.iter_mut().try_for_each(|seat| seat.check_primary(&uuid).map(|_| ()));
+        self.remember(checked)
     }
 
     /// Steps 1 to 4 of spec 10 §12.
