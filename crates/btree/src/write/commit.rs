@@ -9,6 +9,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use frazil_journal::engine::{Reservation, Wait};
 use frazil_journal::{JournalError, Watermark};
@@ -23,6 +24,7 @@ use super::hooks::{Blocked, Change, CommitError};
 use super::stage::{Changes, Draft, Placed, leaf, place};
 use super::{Committer, Engine};
 use crate::cell::NodeCell;
+use crate::delta::Entry;
 use crate::reads::Reads;
 
 /// How a transaction commits.
@@ -314,6 +316,7 @@ impl Engine {
         full: &mut Vec<Arc<DirtyNode>>,
     ) {
         let dirty = self.dirty(committer, cell);
+        committer.charge(&dirty, entry_bytes(&key));
         if dirty.put(Arc::new(key), reservation, reservation.seq()) == Fill::Full {
             note_full(full, dirty);
         }
@@ -321,14 +324,15 @@ impl Engine {
 
     /// The record of a node as dirty, made if it was clean.
     pub(crate) fn dirty(&self, committer: &mut Committer, cell: &Arc<NodeCell>) -> Arc<DirtyNode> {
-        let Committer { dirty, oldest, .. } = committer;
-        let node = dirty.entry(cell.id()).or_insert_with(|| {
-            let room = self.writer.room_words(cell.load().sectors_written());
-            let node = DirtyNode::new(Arc::clone(cell), &self.me, &self.journal, room);
-            oldest.push_back(Arc::downgrade(&node));
-            node
-        });
-        Arc::clone(node)
+        if let Some(node) = committer.dirty.get(&cell.id()) {
+            return Arc::clone(node);
+        }
+        let room = self.writer.room_words(cell.load().sectors_written());
+        let node = DirtyNode::new(Arc::clone(cell), &self.me, &self.journal, room);
+        committer.oldest.push_back(Arc::downgrade(&node));
+        committer.charge(&node, cell.memory_bytes());
+        committer.dirty.insert(cell.id(), Arc::clone(&node));
+        node
     }
 
     /// [`Engine::relieve`], after something that has succeeded and stays so. If there is no room to write now, the changes stay in memory, pinned, and
@@ -347,7 +351,7 @@ impl Engine {
         // A few at a time: who makes dirt cleans up a little more than that.
         for _ in 0..4 {
             let mut committer = self.committer.lock();
-            if committer.dirty.len() <= self.dirty_max() {
+            if committer.dirty_bytes <= self.dirty_bytes_max() {
                 break;
             }
             let Some(node) = committer.oldest.pop_front() else { break };
@@ -361,6 +365,26 @@ impl Engine {
         }
         self.relieve_buffer()
     }
+}
+
+impl Committer {
+    /// Counts memory of a dirty node.
+    fn charge(&mut self, node: &DirtyNode, bytes: usize) {
+        node.charged.fetch_add(bytes, Ordering::Relaxed);
+        self.dirty_bytes += bytes;
+    }
+
+    /// A node is not dirty any more.
+    pub(crate) fn clean(&mut self, node: &DirtyNode) {
+        if self.dirty.remove(&node.cell.id()).is_some() {
+            self.dirty_bytes -= node.charged.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// Memory that a change takes in a delta, about.
+fn entry_bytes(key: &KeyBuf) -> usize {
+    size_of::<Entry>() + size_of::<KeyBuf>() + 16 + key.value.len()
 }
 
 fn push_changes(reservation: &mut Reservation<'_>, placed: &[Placed], records: &[PointerRecord]) {

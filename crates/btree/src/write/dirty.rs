@@ -4,6 +4,7 @@
 //! write pins for itself, and the write's pin goes when the write is done. A change and the look that decides what a write
 //! contains exclude each other by the node's own lock, so each change is either in the write, or pinned behind it.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
 use frazil_journal::engine::{Dirty, FlushFailed, PinClass, Protects};
@@ -19,6 +20,8 @@ use crate::node::Node;
 /// See the [module](self).
 pub(crate) struct DirtyNode {
     pub(crate) cell: Arc<NodeCell>,
+    /// Bytes of memory counted for it; changes under the commit lock.
+    pub(crate) charged: AtomicUsize,
     engine: Weak<Engine>,
     pins: [Pin; 2],
     inner: Mutex<Inner>,
@@ -66,7 +69,8 @@ impl DirtyNode {
         let class = PinClass::btree(cell.id().level);
         let pins = [0, 1].map(|tag| Pin::new(journal, class, tag));
         let inner = Inner { pin: 0, newest: Seq(0), writing: false, again: false, gone: false, room_words };
-        Arc::new(Self { cell, engine: engine.clone(), pins, inner: Mutex::new(inner), idle: Condvar::new() })
+        let (engine, charged) = (engine.clone(), AtomicUsize::new(0));
+        Arc::new(Self { cell, charged, engine, pins, inner: Mutex::new(inner), idle: Condvar::new() })
     }
 
     /// Puts a key that entry `under` holds, and whose newest version is in entry `newest`.

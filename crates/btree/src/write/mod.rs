@@ -103,6 +103,8 @@ pub(crate) struct Committer {
     dirty: HashMap<NodeId, Arc<DirtyNode>>,
     /// The same nodes, oldest dirt first; some may be clean or gone by now.
     oldest: VecDeque<Weak<DirtyNode>>,
+    /// Bytes of memory they take.
+    dirty_bytes: usize,
     buffer: Buffer,
 }
 
@@ -121,7 +123,8 @@ impl Engine {
         let EngineParts { trees, journal, triggers, space, writer } = parts;
         Arc::new_cyclic(|me| {
             let buffer = Buffer::new(&journal, me.clone());
-            let committer = Committer { dirty: HashMap::new(), oldest: VecDeque::new(), buffer };
+            let (dirty, oldest) = (HashMap::new(), VecDeque::new());
+            let committer = Committer { dirty, oldest, dirty_bytes: 0, buffer };
             Engine {
                 trees,
                 journal,
@@ -160,12 +163,12 @@ impl Engine {
 
     /// Whether so many nodes are dirty that reclaim should write some back whatever their age.
     pub fn has_much_dirt(&self) -> bool {
-        self.committer.lock().dirty.len() > self.dirty_max() / 2
+        self.committer.lock().dirty_bytes > self.dirty_bytes_max() / 2
     }
 
-    /// Dirty nodes, each counted with its whole size, may fill half of the cache.
-    fn dirty_max(&self) -> usize {
-        (self.trees.cache.bytes_max() / 2 / self.writer.node_bytes()).max(8)
+    /// Dirty nodes may fill two thirds of the cache; a few of them always fit.
+    fn dirty_bytes_max(&self) -> usize {
+        (self.trees.cache.bytes_max() / 3 * 2).max(8 * self.writer.node_bytes())
     }
 
     /// A number for a new node.

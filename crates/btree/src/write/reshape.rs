@@ -354,9 +354,8 @@ impl Engine {
         for old in run {
             self.carry_over(committer, old, fresh, &mut full);
             old.dirty.replaced();
-            let id = old.dirty.cell.id();
-            committer.dirty.remove(&id);
-            self.trees.cache.remove(id);
+            committer.clean(old.dirty);
+            self.trees.cache.remove(old.dirty.cell.id());
         }
         full
     }

@@ -140,7 +140,7 @@ impl Engine {
         let mut committer = self.committer.lock();
         let id = node.cell.id();
         if node.is_clean() && committer.dirty.get(&id).is_some_and(|own| Arc::ptr_eq(own, node)) {
-            committer.dirty.remove(&id);
+            committer.clean(node);
         }
     }
 }
