@@ -199,9 +199,11 @@ impl DeviceSpace {
         wanted.saturating_sub(buckets.available.len() + coming)
     }
 
-    /// The oldest journal entry that buckets wait for.
-    pub(super) fn waits_for(&self) -> Option<Seq> {
-        self.buckets.lock().by_entry.keys().next().copied()
+    /// The oldest and the newest journal entry that buckets wait for.
+    pub(super) fn waits_for(&self) -> Option<(Seq, Seq)> {
+        let buckets = self.buckets.lock();
+        let (oldest, newest) = (buckets.by_entry.keys().next()?, buckets.by_entry.keys().next_back()?);
+        Some((*oldest, *newest))
     }
 
     /// Opens a free bucket, if this watermark may have one: the next behind the last one found, first where it is preferred (spec 50 §6.3).
@@ -240,7 +242,7 @@ impl DeviceSpace {
     }
 
     /// A commit in entry `seq` left a bucket in this state.
-    pub(super) fn changed(&self, bucket: BucketIndex, alloc: &Alloc) {
+    pub(super) fn changed(&self, seq: Seq, bucket: BucketIndex, alloc: &Alloc) {
         if !self.contains(bucket.0) {
             return;
         }
@@ -261,7 +263,8 @@ impl DeviceSpace {
         buckets.discardable.remove(bucket.0);
         buckets.waiting.remove(&bucket.0);
         if alloc.data_type == DataType::NEED_DISCARD {
-            let emptied = alloc.journal_seq_nonempty;
+            // A number from the future is damage; nobody could ever wait for it.
+            let emptied = alloc.journal_seq_nonempty.min(seq);
             if emptied.0 > self.flushed.load(Ordering::Acquire) {
                 buckets.waiting.insert(bucket.0, emptied);
                 buckets.by_entry.entry(emptied).or_default().push(bucket.0);

@@ -118,7 +118,8 @@ impl RoomMaker {
 impl Relief for RoomMaker {
     fn relieve(&self) -> Result<bool, CommitError> {
         let Some(engine) = self.engine.upgrade() else { return Ok(false) };
-        self.space.make_room(&self.devices, &self.clocks, &*engine, || Ok(engine.journal().flush()?))
+        self.space
+            .make_room(&self.devices, &self.clocks, &*engine, |seq| Ok(engine.journal().flush_seq(seq)?))
     }
 }
 

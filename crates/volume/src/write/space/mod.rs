@@ -148,7 +148,7 @@ impl Space {
 
     /// The oldest journal entry that must be flushed before buckets emptied in it can be used again.
     pub fn waits_for(&self) -> Option<Seq> {
-        self.devices().filter_map(|d| d.waits_for()).min()
+        self.devices().filter_map(|d| d.waits_for()).map(|(oldest, _)| oldest).min()
     }
 
     /// Somebody fills the bucket, or has filled it and not committed the pointers.
@@ -156,15 +156,16 @@ impl Space {
         self.device(at.dev).is_some_and(|d| d.is_open(at.bucket))
     }
 
-    /// A commit left buckets and counters like this.
+    /// A commit in entry `seq` left buckets and counters like this.
     pub(crate) fn committed(
         &self,
+        seq: Seq,
         buckets: impl Iterator<Item = (DevBucket, Alloc)>,
         counters: &[(AccountingPos, [i64; 3])],
     ) {
         for (at, alloc) in buckets {
             if let Some(device) = self.device(at.dev) {
-                device.changed(at.bucket, &alloc);
+                device.changed(seq, at.bucket, &alloc);
             }
         }
         self.counters.add(counters);

@@ -10,7 +10,7 @@ use frazil_btree::write::CommitError;
 use frazil_device::DeviceSet;
 use frazil_journal::Watermark;
 use frazil_ondisk::DataType;
-use frazil_ondisk::units::{DevIndex, SECTOR_BYTES, Sectors};
+use frazil_ondisk::units::{DevIndex, SECTOR_BYTES, Sectors, Seq};
 use frazil_ondisk::values::accounting::AccountingPos;
 use frazil_ondisk::values::alloc::Alloc;
 use frazil_ondisk::values::positions::DevBucket;
@@ -103,8 +103,8 @@ impl Space {
 }
 
 impl Space {
-    /// One round of making room: discards what can be discarded; if that is nothing, has the journal flushed for what waits for it, by
-    /// `flush`; if nothing waits, drops cached data. Whether anything came of it.
+    /// One round of making room: discards what can be discarded; if that is nothing, has the journal flushed up to the entry that
+    /// buckets wait for, by `flush`; if nothing waits, drops cached data. Whether anything came of it.
     ///
     /// # Errors
     /// If a commit or the flush failed.
@@ -113,13 +113,15 @@ impl Space {
         devices: &DeviceSet,
         clocks: &IoClocks,
         buckets: &dyn Buckets,
-        flush: impl FnOnce() -> Result<(), CommitError>,
+        flush: impl FnOnce(Seq) -> Result<(), CommitError>,
     ) -> Result<bool, CommitError> {
         if self.discard_step(devices, buckets)? > 0 {
             return Ok(true);
         }
-        if self.waits_for().is_some() {
-            flush()?;
+        if let Some(newest) = self.devices().filter_map(|d| d.waits_for()).map(|(_, newest)| newest).max() {
+            flush(newest)?;
+            // Whoever tells us of the flush may come later than the one who waited for it.
+            self.flushed(newest);
             return Ok(self.discard_step(devices, buckets)? > 0);
         }
         Ok(self.invalidate_step(clocks, buckets)? > 0)

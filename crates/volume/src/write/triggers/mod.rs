@@ -168,10 +168,10 @@ impl Triggers for Deriver {
         }
     }
 
-    fn committed(&self, _seq: Seq, changes: &[Change], accounted: &[(AccountingPos, [i64; 3])]) {
+    fn committed(&self, seq: Seq, changes: &[Change], accounted: &[(AccountingPos, [i64; 3])]) {
         let of_alloc = changes.iter().filter(|c| c.btree == BtreeId::ALLOC && c.level == 0);
         let buckets = of_alloc
             .filter_map(|c| Some((DevBucket::from_pos(c.new.k.pos)?, buckets::state(c.inserted()).ok()?)));
-        self.space.committed(buckets, accounted);
+        self.space.committed(seq, buckets, accounted);
     }
 }

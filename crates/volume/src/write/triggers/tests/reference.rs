@@ -222,7 +222,7 @@ impl World {
                 .filter_map(|k| Some((DevBucket::from_pos(k.k.pos)?, comparable_or_never_used(k))))
                 .collect()
         };
-        self.space.committed(of_alloc(&transaction.overwritten).into_iter(), &[]);
+        self.space.committed(Seq(1), of_alloc(&transaction.overwritten).into_iter(), &[]);
         let open = of_alloc(&transaction.updates)
             .into_iter()
             .filter(|(_, a)| a.data_type.is_empty() && a.need_inc_gen);
