@@ -3,7 +3,7 @@
 //! All of them are read into memory: there are few, and every one of them points at others. What is being deleted is not held to
 //! the rules; it is reported as unfinished work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use frazil_ondisk::units::{Inum, SnapshotId, SubvolId};
 use frazil_ondisk::values::inode::Inode;
@@ -21,6 +21,8 @@ pub(super) struct Tables {
     snapshots: BTreeMap<SnapshotId, Snapshot>,
     trees: BTreeMap<u64, SnapshotTree>,
     subvols: BTreeMap<SubvolId, Subvolume>,
+    /// Snapshots that only what is being deleted sees.
+    dying: BTreeSet<SnapshotId>,
 }
 
 impl Tables {
@@ -42,7 +44,34 @@ impl Tables {
                 tables.subvols.insert(SubvolId(key.k.pos.offset as u32), s);
             }
         });
+        tables.find_dying();
         tables
+    }
+
+    /// A subvolume that has lost its name goes with everything only it sees, in steps; what is left is not held to the rules
+    /// meanwhile (spec 40 §13.6).
+    fn find_dying(&mut self) {
+        // Children have smaller ids, so they come first.
+        for (&id, snapshot) in &self.snapshots {
+            let mut children = snapshot.children.into_iter().filter(|child| child.0 != 0).peekable();
+            let dies = match children.peek() {
+                Some(_) => {
+                    snapshot.flags & Snapshot::SUBVOL == 0 && children.all(|c| self.dying.contains(&c))
+                }
+                None => {
+                    self.subvol(snapshot.subvol).is_some_and(|subvol| subvol.snapshot == id)
+                        && self.is_dying(snapshot.subvol)
+                }
+            };
+            if dies || snapshot.state() == Some(SnapshotState::WillDelete) {
+                self.dying.insert(id);
+            }
+        }
+    }
+
+    /// Nothing in the snapshot is held to the rules of files any more.
+    pub(super) fn is_dying_snapshot(&self, id: SnapshotId) -> bool {
+        self.dying.contains(&id)
     }
 
     /// A subvolume.

@@ -22,7 +22,6 @@ mod xattrs;
 use frazil_btree::View;
 use frazil_ondisk::units::{Inum, SnapshotId};
 use frazil_ondisk::values::inode::Inode;
-use frazil_ondisk::values::snapshot::SnapshotState;
 use frazil_ondisk::{Bpos, BtreeId, Key};
 
 use super::context::{Check, Feed};
@@ -62,14 +61,13 @@ impl Versions {
     }
 
     /// Reads all keys of the number the feed stands at.
-    fn take(check: &mut Check<'_>, feed: &mut Feed<'_>, inum: Inum) -> Versions {
+    fn take(check: &mut Check<'_>, tables: &Tables, feed: &mut Feed<'_>, inum: Inum) -> Versions {
         let mut list = Vec::new();
         while let Some(key) = feed.key().filter(|key| key.k.pos.offset == inum.0) {
             let snapshot = SnapshotId(key.k.pos.snapshot);
             let inode = Inode::decode(key.k.ty, key.value).ok();
             if in_snapshot(check, key) {
-                let dying = check.snapshots().state(snapshot) == Some(SnapshotState::WillDelete);
-                let view = check.view(snapshot.0).filter(|_| !dying);
+                let view = check.view(snapshot.0).filter(|_| !tables.is_dying_snapshot(snapshot));
                 list.push(Version { snapshot, inode, view, sectors: 0, end: 0, subdirs: 0, entries: 0 });
             }
             feed.advance(check);
@@ -103,7 +101,7 @@ pub(super) fn check(check: &mut Check<'_>, tables: &Tables) {
             xattrs.pos().map(|pos| pos.inode),
         ];
         let Some(inum) = next.into_iter().flatten().min().map(Inum) else { break };
-        let mut versions = Versions::take(check, &mut inodes, inum);
+        let mut versions = Versions::take(check, tables, &mut inodes, inum);
         extents::check(check, &mut extents, &mut versions);
         dirents::check(check, &mut files, &mut dirents, &mut versions);
         xattrs::check(check, &mut xattrs, &versions);
