@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use frazil_ondisk::units::SubvolId;
 use frazil_posix::NodeId;
-use frazil_posix::write::{Caller, Deletion, NewNode, RenameMode};
+use frazil_posix::write::{Allocate, Caller, Deletion, NewNode, RenameMode};
 
 use crate::world::{World, outcome};
 
@@ -137,4 +137,49 @@ fn deleting_leaves_nothing_behind_whenever_it_is_interrupted() {
     world.fs.delete_subvolume(TOP, b"snap", &ROOT).unwrap();
     let fs = world.stop();
     assert_eq!(fs.volume().snapshots().len(), 1);
+}
+
+#[test]
+fn whatever_is_left_of_a_deletion_is_no_fault() {
+    let world = World::new(&[]);
+    let fs = &world.fs;
+    let sub = fs.create_subvolume(TOP, b"sub", 0o755, &ROOT).unwrap().node;
+    let dir = fs.create(sub, b"dir", NewNode::Directory, 0o755, &ROOT).unwrap().node;
+    let file = fs.create(dir, b"file", NewNode::File, 0o644, &ROOT).unwrap().node;
+    fs.write(file, 0, &[7; 20_000], &ROOT).unwrap();
+    fs.link(file, sub, b"again").unwrap();
+    fs.create(sub, b"empty", NewNode::Directory, 0o755, &ROOT).unwrap();
+    let snap = fs.create_snapshot(sub.subvol, TOP, b"snap", false, &ROOT).unwrap().node;
+    fs.write(NodeId { subvol: snap.subvol, ..file }, 0, &[8; 20_000], &ROOT).unwrap();
+    for name in [&b"snap"[..], b"sub"] {
+        fs.delete_subvolume(TOP, name, &ROOT).unwrap();
+        let mut deletion = Deletion::default();
+        while fs.delete_unlinked_step(&mut deletion).unwrap() {
+            world.assert_right();
+        }
+    }
+    world.stop();
+}
+
+#[test]
+fn what_a_snapshot_keeps_can_be_shifted() {
+    let world = World::new(&[]);
+    let fs = &world.fs;
+    let file = fs.create(TOP, b"file", NewNode::File, 0o644, &ROOT).unwrap().node;
+    let blocks: Vec<u8> = (0..8u8).flat_map(|i| [i; 4096]).collect();
+    fs.write(file, 0, &blocks, &ROOT).unwrap();
+    let snap = fs.create_snapshot(SubvolId(1), TOP, b"snap", false, &ROOT).unwrap().node;
+    fs.allocate(file, 4096..8192, Allocate::Insert, &ROOT).unwrap();
+    world.assert_right();
+    fs.allocate(file, 12288..16384, Allocate::Collapse, &ROOT).unwrap();
+    world.assert_right();
+    let read = |node| {
+        let mut bytes = vec![0xff; 9 * 4096];
+        let len = fs.read(node, 0, &mut bytes).unwrap();
+        bytes[..len].chunks(4096).map(|block| block[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(read(file), [0, 0, 1, 3, 4, 5, 6, 7]);
+    assert_eq!(read(NodeId { subvol: snap.subvol, ..file }), [0, 1, 2, 3, 4, 5, 6, 7]);
+    fs.delete_subvolume(TOP, b"snap", &ROOT).unwrap();
+    world.stop();
 }

@@ -144,7 +144,7 @@ impl Op<'_, '_> {
     }
 
     /// The pointer into the reflink b-tree of a key of a file: made, and the key replaced by it, if it holds data of its own.
-    fn pointer_to(&mut self, key: &KeyBuf) -> Result<ReflinkP> {
+    pub(super) fn pointer_to(&mut self, key: &KeyBuf) -> Result<ReflinkP> {
         let bad = |e: frazil_ondisk::DecodeError| Error::Io(format!("extent {}: {e}", key.k.pos));
         if key.k.ty == KeyType::REFLINK_P {
             return ReflinkP::decode(&key.value).map_err(bad);
@@ -198,14 +198,14 @@ impl Op<'_, '_> {
     }
 }
 
-fn pointer_key(pointer: ReflinkP, pos: Bpos, size: u32) -> KeyBuf {
+pub(super) fn pointer_key(pointer: ReflinkP, pos: Bpos, size: u32) -> KeyBuf {
     let mut value = Vec::with_capacity(16);
     pointer.encode(&mut value);
     KeyBuf::new(KeyType::REFLINK_P, pos, size, value)
 }
 
 /// Whether a key holds something to share; space that was never written does not.
-fn has_data(key: &KeyBuf) -> Result<bool> {
+pub(super) fn has_data(key: &KeyBuf) -> Result<bool> {
     Ok(match key.k.ty {
         KeyType::INLINE_DATA | KeyType::REFLINK_P => true,
         KeyType::EXTENT => {

@@ -3,15 +3,20 @@
 //! Everything behind the range moves, key by key, in as many transactions as it takes. A record says how far it has come, and moves along in the same
 //! transactions; so whoever finds it goes on where it stands. [`crate::unfinished`] shows such a file, on a volume that is only read, as it
 //! is going to be.
+//!
+//! What a snapshot above still sees stays there when it moves here. No two extents may point to the same place on a device (they would have one
+//! backpointer between them, spec 50 §2.6), so such data becomes shared first, as by cloning.
 
 use std::ops::Range;
 
 use frazil_btree::write::CommitError;
+use frazil_ondisk::superblock::features::Features;
 use frazil_ondisk::units::SECTOR_BYTES;
 use frazil_ondisk::values::extent::cut_front;
 use frazil_ondisk::values::logged_op::{FinsertState, LoggedFinsert, LoggedTruncate};
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 
+use super::clone::{has_data, pointer_key};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
 use crate::write::WriteFs;
@@ -92,6 +97,9 @@ impl WriteFs {
 
     /// Goes on with a shift from where its record at `at` stands.
     fn finish_shift(&self, at: Bpos, mut op: LoggedFinsert) -> Result<()> {
+        if self.change(|t| Ok(t.get_snapshot(t.object(node_of(&op))?.place.view.id())?.parent.0 != 0))? {
+            self.use_feature(Features::REFLINK)?;
+        }
         loop {
             match self.change(|t| t.shift_step(at, op))? {
                 Some(next) => op = next,
@@ -208,11 +216,14 @@ impl Op<'_, '_> {
             keys.push(key.to_owned());
         }
         drop(cursor);
-        for key in &keys {
-            self.move_key(file, key.clone(), distance(op))?;
-            op.pos = key.k.pos.offset;
+        let found = !keys.is_empty();
+        for key in keys {
+            let end = key.k.pos.offset;
+            let key = self.movable(file, key)?;
+            self.move_key(file, key, distance(op))?;
+            op.pos = end;
         }
-        Ok(!keys.is_empty())
+        Ok(found)
     }
 
     /// Moves some keys before `pos` up, the last first. False if there are none behind where the hole goes.
@@ -226,8 +237,9 @@ impl Op<'_, '_> {
             keys.push(key.to_owned());
         }
         drop(cursor);
-        for key in &keys {
-            let mut key = key.clone();
+        let found = !keys.is_empty();
+        for key in keys {
+            let mut key = self.movable(file, key)?;
             let start = key.k.pos.offset - u64::from(key.k.size);
             if start < op.src_offset {
                 // Of one that straddles the border only what is behind it moves.
@@ -238,7 +250,17 @@ impl Op<'_, '_> {
             self.move_key(file, key, distance(op))?;
             op.pos = start;
         }
-        Ok(!keys.is_empty())
+        Ok(found)
+    }
+
+    /// A key that may also be somewhere else: what it holds is shared if a snapshot above keeps it.
+    fn movable(&mut self, file: &Object, key: KeyBuf) -> Result<KeyBuf> {
+        let is_own = key.k.pos.snapshot == file.place.view.id().0;
+        if is_own || key.k.ty != KeyType::EXTENT || !has_data(&key)? {
+            return Ok(key);
+        }
+        let pointer = self.pointer_to(&key)?;
+        Ok(pointer_key(pointer, key.k.pos, key.k.size))
     }
 
     /// Moves one key.
