@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod chains;
+mod crash;
 mod model;
 mod random;
 mod rules;

@@ -70,7 +70,10 @@ impl Links {
     }
 
     fn count(&mut self, slot: &mut Slot<Option<Inum>>) {
-        let targets: Vec<Inum> = slot.keys.iter().filter_map(|(_, target)| *target).collect();
+        let mut targets: Vec<Inum> = slot.keys.iter().filter_map(|(_, target)| *target).collect();
+        // The slot may lead to one file in several snapshots; each sees it once.
+        targets.sort_unstable();
+        targets.dedup();
         for target in targets {
             for wanted in self.wanted.get_mut(&target).into_iter().flatten() {
                 let seen = slot.seen_by(&wanted.view).copied().flatten();

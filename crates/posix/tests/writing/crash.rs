@@ -1,0 +1,88 @@
+//! Power cuts at any moment: what is left is what was true at some moment before, and nothing is wrong with it.
+
+use std::sync::Arc;
+
+use frazil_posix::Fs;
+
+use crate::model::Model;
+use crate::random::Run;
+use crate::world::{World, assert_nothing_wrong, read};
+
+/// Whether the volume shows exactly this.
+fn shows(fs: &Fs, model: &Model) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| model.assert_same(fs))).is_ok()
+}
+
+#[test]
+fn a_power_cut_leaves_what_was_true_before() {
+    let mut tried = 0;
+    for seed in 0..4 {
+        let mut run = Run::new(&[("str_hash", "crc32c")], 100 + seed, true);
+        let mut past: Vec<Model> = vec![run.model.clone()];
+        for step in 0..160 {
+            run.step();
+            past.push(run.model.clone());
+            if step % 20 != 19 {
+                continue;
+            }
+            // What is flushed is kept; the rest as far as it came.
+            let flushed = if step % 40 == 39 {
+                run.world.live.journal().flush().unwrap();
+                past.len() - 1
+            } else {
+                0
+            };
+            let left = Arc::new(run.world.memory.snapshot());
+            let volume = read(left);
+            assert_nothing_wrong(&volume);
+            let fs = Fs::new(Arc::new(volume));
+            // Files that were only used are not named anywhere, so they do not show.
+            let found = past.iter().rposition(|model| shows(&fs, model));
+            assert!(found.is_some_and(|at| at >= flushed), "seed {seed}, step {step}: {found:?}");
+            tried += 1;
+        }
+        // And it goes on from there.
+        let left = Arc::new(run.world.memory.snapshot());
+        let world = World::open(left, run.world.clock.clone(), 7);
+        world.fs.remove_dead_inodes().unwrap();
+        world.stop();
+    }
+    assert_eq!(tried, 32);
+}
+
+#[test]
+fn operations_of_many_threads_do_not_disturb_each_other() {
+    use frazil_posix::NodeId;
+    use frazil_posix::write::{Caller, NewNode, RenameMode};
+    let world = World::new(&[]);
+    let fs = &world.fs;
+    let made = |thread: usize, i: usize| format!("{thread}-{i}").into_bytes();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for i in 0..200 {
+                    let what = if i % 3 == 0 { NewNode::Directory } else { NewNode::File };
+                    fs.create(NodeId::ROOT, &made(thread, i), what, 0o755, &Caller::ROOT).unwrap();
+                    if i % 2 == 0 {
+                        // All fight for one name; somebody always wins.
+                        let to = (NodeId::ROOT, if i % 3 == 0 { &b"a directory"[..] } else { b"a file" });
+                        let from = made(thread, i);
+                        fs.rename((NodeId::ROOT, &from), to, RenameMode::Replace, false, &Caller::ROOT)
+                            .unwrap();
+                    }
+                    if i == 100 && thread == 0 {
+                        let root = NodeId::ROOT;
+                        fs.create_snapshot(root.subvol, root, b"snap", false, &Caller::ROOT).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let nlink = fs.getattr(NodeId::ROOT).unwrap().nlink;
+    // lost+found, "a directory", and those that were not renamed.
+    let kept = (0..200).filter(|i| i % 3 == 0 && i % 2 != 0).count() as u32;
+    assert_eq!(nlink, 2 + 2 + 4 * kept);
+    world.assert_right();
+    let fs = world.stop();
+    assert!(fs.lookup(NodeId::ROOT, b"snap").is_ok());
+}
