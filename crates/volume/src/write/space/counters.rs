@@ -5,7 +5,8 @@
 //!
 //! A write is accepted before it is known where it will go: data waits in memory, and must not find the disk full when its time comes.
 //! So whoever is going to use space takes a [`DiskReservation`] first, in the worst case: uncompressed, all copies. It is granted if
-//! that much is available (spec 50 §6.10), and this is the only place that says that the disk is full to somebody who can be told. When the
+//! that much is available (spec 50 §6.10), and if buckets that are or will be free have room for all that is promised: what is left in partly used
+//! buckets counts as free, but nothing can be put there. This is the only place that says that the disk is full to somebody who can be told. When the
 //! commit is done the counters have grown, and what was used is given back from the reservation.
 
 use std::collections::HashMap;
@@ -66,13 +67,13 @@ impl Counters {
         usage
     }
 
-    /// Holds the sectors back if they are available.
-    fn try_hold(&self, sectors: Sectors) -> bool {
+    /// Holds the sectors back if they are available, and all that is held fits `room`.
+    fn try_hold(&self, sectors: Sectors, room: Sectors) -> bool {
         let mut state = self.state.lock();
         let (data, reserved) = (positive(state.used), positive(state.reserved));
         let mut usage = Usage { data, reserved, ..Usage::default() };
         usage.settle(self.total, Sectors(state.held));
-        let fits = sectors <= usage.available;
+        let fits = sectors <= usage.available && state.held.saturating_add(sectors.0) <= room.0;
         if fits {
             state.held += sectors.0;
         }
@@ -126,9 +127,9 @@ pub struct DiskReservation {
 }
 
 impl DiskReservation {
-    /// Takes space if it is available.
-    pub(super) fn take(counters: &Arc<Counters>, sectors: Sectors) -> Option<DiskReservation> {
-        let held = counters.try_hold(sectors);
+    /// Takes space if it is available; `room` is what whole buckets have.
+    pub(super) fn take(counters: &Arc<Counters>, sectors: Sectors, room: Sectors) -> Option<DiskReservation> {
+        let held = counters.try_hold(sectors, room);
         held.then(|| DiskReservation { counters: Arc::clone(counters), sectors })
     }
 
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn what_is_promised_is_gone_until_it_is_given_back() {
         let counters = Arc::new(Counters::new(Sectors(6500), [(replicas(DataType::BTREE), [0, 0, 0])]));
-        let take = |n| DiskReservation::take(&counters, Sectors(n));
+        let take = |n| DiskReservation::take(&counters, Sectors(n), Sectors(9000));
         assert_eq!(counters.usage().available, Sectors(6400));
         let mut first = take(6400).expect("exactly what is available");
         assert!(take(1).is_none());
@@ -192,6 +193,7 @@ mod tests {
         assert_eq!((counters.usage().data, counters.usage().free), (Sectors(5000), Sectors(1500)));
         assert!(take(1477).is_none());
         drop(take(1476).expect("64/65 of 1500"));
+        assert!(DiskReservation::take(&counters, Sectors(100), Sectors(99)).is_none(), "no bucket has room");
         let over = DiskReservation::take_anyway(&counters, Sectors(1 << 40));
         assert_eq!(counters.usage().free, Sectors(0));
         drop(over);

@@ -191,6 +191,13 @@ impl DeviceSpace {
         self.buckets.lock().available.len().saturating_sub(self.reserves[watermark as usize])
     }
 
+    /// Buckets that data may still fill, those included that have to be discarded first.
+    pub(super) fn usable(&self) -> u64 {
+        let buckets = self.buckets.lock();
+        let all = buckets.available.len() + buckets.discardable.len() + buckets.waiting.len() as u64;
+        all.saturating_sub(self.reserves[Watermark::Normal as usize])
+    }
+
     /// How many buckets are missing until enough are free or will be once they are discarded (spec 50 §6.6).
     pub(super) fn short_of_free(&self) -> u64 {
         let buckets = self.buckets.lock();

@@ -26,13 +26,13 @@ use std::sync::Arc;
 
 use frazil_btree::Btrees;
 use frazil_btree::write::CommitError;
-use frazil_ondisk::Key;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::members::Members;
 use frazil_ondisk::units::{DevIndex, Gen, Sectors, Seq};
 use frazil_ondisk::values::accounting::{AccountingPos, Order};
 use frazil_ondisk::values::alloc::Alloc;
 use frazil_ondisk::values::positions::DevBucket;
+use frazil_ondisk::{DataType, Key};
 
 pub use self::allocator::{Allocation, Allocator, Hold, Relief, Request};
 use self::counters::Counters;
@@ -126,7 +126,18 @@ impl Space {
     /// # Errors
     /// [`CommitError::NoSpace`] if that much is not available. Nothing else fails for lack of space before.
     pub fn reserve(&self, sectors: Sectors) -> Result<DiskReservation, CommitError> {
-        DiskReservation::take(&self.counters, sectors).ok_or(CommitError::NoSpace)
+        DiskReservation::take(&self.counters, sectors, self.room()).ok_or(CommitError::NoSpace)
+    }
+
+    /// Sectors of the buckets that data may still fill; cached data goes when it is in the way.
+    fn room(&self) -> Sectors {
+        let of = |device: &Arc<DeviceSpace>| {
+            let cached = AccountingPos::DevDataType { dev: device.dev, data_type: DataType::CACHED };
+            let cached = u64::try_from(self.counters.get(&cached)[0]).unwrap_or(0);
+            device.usable().saturating_add(cached).saturating_mul(device.bucket.0)
+        };
+        let devices = self.devices().filter(|device| device.takes(DataType::USER));
+        Sectors(devices.map(of).fold(0, u64::saturating_add))
     }
 
     /// Promises space to somebody who must not fail because he frees space, or moves it.
