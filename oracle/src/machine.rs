@@ -29,7 +29,8 @@ const TAIL_LINES: usize = 60;
 
 /// The kernel's command line. Quiet but for its death; every crash ends the machine; the log keeps all that is said; no
 /// self-tests of ciphers; patience with an emulated processor on a busy host.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=1 panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=60 \
+/// `no_timer_check`: on a busy host the emulated timer is so late at boot that the kernel takes it for broken and panics.
+const COMMAND_LINE: &str = "console=ttyS0 no_timer_check loglevel=1 panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=60 \
      rcupdate.rcu_cpu_stall_suppress=1 log_buf_len=8M printk.devkmsg=on cryptomgr.notests mitigations=off \
      random.trust_cpu=on";
 

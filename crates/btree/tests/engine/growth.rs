@@ -113,7 +113,7 @@ fn a_tree_grows_to_several_levels_and_gives_its_space_back() {
 fn a_key_changed_often_costs_one_entry() {
     let device = new_device();
     let world = world::open(&device, 1 << 20, &EngineOptions::default());
-    for n in 0..100_000u64 {
+    for n in 0..1_000_000u64 {
         let edit = Edit {
             btree: BtreeId::XATTRS,
             pos: Bpos::new(1, n % 3, u32::MAX),
@@ -122,7 +122,8 @@ fn a_key_changed_often_costs_one_entry() {
         commit(&world.engine, &[edit]);
     }
     let status = world.journal.status();
-    assert!(status.counters.bytes_written > 2 * 16 * 32 * 512, "the journal went round");
+    let rounds = status.counters.bytes_written / world::JOURNAL_BYTES;
+    assert!(rounds > 200, "the journal went round {rounds} times");
     assert!(world.around.used_nodes() < 12, "{} nodes", world.around.used_nodes());
     shut_down(&world);
 }

@@ -42,6 +42,9 @@ const NODES: u64 = 4096;
 /// B-trees the tests use.
 pub(crate) const TREES: [BtreeId; 3] = [BtreeId::DIRENTS, BtreeId::INODES, BtreeId::XATTRS];
 
+/// Size of the journal's ring.
+pub(crate) const JOURNAL_BYTES: u64 = JOURNAL_BUCKETS * BUCKET.0 * SECTOR_BYTES;
+
 pub(crate) const DEVICE_BYTES: u64 = (FIRST_NODE + NODES * NODE.0) * SECTOR_BYTES;
 
 /// Time that moves by itself a little whenever somebody looks.
