@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use frazil_posix::Fs;
+use frazil_testing::seed::for_each_seed;
 
 use crate::model::Model;
 use crate::random::Run;
@@ -15,39 +16,36 @@ fn shows(fs: &Fs, model: &Model) -> bool {
 
 #[test]
 fn a_power_cut_leaves_what_was_true_before() {
-    let mut tried = 0;
-    for seed in 0..4 {
-        let mut run = Run::new(&[("str_hash", "crc32c")], 100 + seed, true);
-        let mut past: Vec<Model> = vec![run.model.clone()];
-        for step in 0..160 {
-            run.step();
-            past.push(run.model.clone());
-            if step % 20 != 19 {
-                continue;
-            }
-            // What is flushed is kept; the rest as far as it came.
-            let flushed = if step % 40 == 39 {
-                run.world.live.journal().flush().unwrap();
-                past.len() - 1
-            } else {
-                0
-            };
-            let left = Arc::new(run.world.memory.snapshot());
-            let volume = read(left);
-            assert_nothing_wrong(&volume);
-            let fs = Fs::new(Arc::new(volume));
-            // Files that were only used are not named anywhere, so they do not show.
-            let found = past.iter().rposition(|model| shows(&fs, model));
-            assert!(found.is_some_and(|at| at >= flushed), "seed {seed}, step {step}: {found:?}");
-            tried += 1;
+    for_each_seed(4, cut_the_power);
+}
+
+fn cut_the_power(seed: u64) {
+    let mut run = Run::new(&[("str_hash", "crc32c")], seed, true);
+    let mut past: Vec<Model> = vec![run.model.clone()];
+    for step in 0..160 {
+        run.step();
+        past.push(run.model.clone());
+        if step % 20 != 19 {
+            continue;
         }
-        // And it goes on from there.
-        let left = Arc::new(run.world.memory.snapshot());
-        let world = World::open(left, run.world.clock.clone(), 7);
-        world.fs.remove_dead_inodes().unwrap();
-        world.stop();
+        // What is flushed is kept; the rest as far as it came.
+        let mut flushed = 0;
+        if step % 40 == 39 {
+            run.world.live.journal().flush().unwrap();
+            flushed = past.len() - 1;
+        }
+        let volume = read(Arc::new(run.world.memory.snapshot()));
+        assert_nothing_wrong(&volume);
+        let fs = Fs::new(Arc::new(volume));
+        // Files that were only used are not named anywhere, so they do not show.
+        let found = past.iter().rposition(|model| shows(&fs, model));
+        assert!(found.is_some_and(|at| at >= flushed), "step {step}: {found:?}");
     }
-    assert_eq!(tried, 32);
+    // And it goes on from there.
+    let left = Arc::new(run.world.memory.snapshot());
+    let world = World::open(left, run.world.clock.clone(), 7);
+    world.fs.remove_dead_inodes().unwrap();
+    world.stop();
 }
 
 #[test]
