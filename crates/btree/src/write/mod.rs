@@ -61,10 +61,14 @@ pub use node_writer::NodeWriter;
 pub use replay::SPACE;
 pub use transaction::{Done, Transaction};
 
+/// Spreads small differences over all bits of a number (2⁶⁴ divided by the golden ratio).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Tunables of an engine.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// Where the random numbers of nodes come from; a simulator gives a seed, a mount something unpredictable.
+    /// Where the random numbers of nodes come from, together with the number of the journal entry the engine begins with, so that they do not come
+    /// again in the next life of a volume; a simulator gives a seed, a mount something unpredictable.
     pub seed: u64,
     /// Test hook: one in so many transactions is made to begin again although nothing happened; 0 for none.
     pub restart_one_in: u32,
@@ -121,6 +125,8 @@ impl Engine {
     /// An engine over these parts.
     pub fn new(parts: EngineParts, options: &EngineOptions) -> Arc<Engine> {
         let EngineParts { trees, journal, triggers, space, writer } = parts;
+        // Two roots with one number are more than the reference can bear.
+        let seed = options.seed ^ journal.status().seq.wrapping_mul(SPREAD);
         Arc::new_cyclic(|me| {
             let buffer = Buffer::new(&journal, me.clone());
             let (dirty, oldest) = (HashMap::new(), VecDeque::new());
@@ -132,7 +138,7 @@ impl Engine {
                 space,
                 writer,
                 committer: Mutex::new(committer),
-                random: Mutex::new(fastrand::Rng::with_seed(options.seed)),
+                random: Mutex::new(fastrand::Rng::with_seed(seed)),
                 restart_one_in: options.restart_one_in,
                 me: me.clone(),
             }
