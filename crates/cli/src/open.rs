@@ -141,6 +141,11 @@ impl OpenArgs {
         let foundation =
             self.open(paths, Access::ReadWrite, |devices, options| open_rw(devices, options, &write))?;
         show_notices(&foundation.notices);
+        if let Recovery::Replayed { first, last, .. } = foundation.recovery {
+            tracing::info!(
+                "it was not shut down cleanly: entries {first} to {last} of its journal are replayed"
+            );
+        }
         // Seeds must not be guessed, and every map that hashes has such a one.
         let seed = RandomState::new().hash_one(std::process::id());
         let options = LiveOptions {
@@ -190,6 +195,9 @@ impl OpenArgs {
             }
             OpenError::Insufficient(Insufficient::Lost(_)) => ["--degraded=very", "-o very_degraded"],
             OpenError::Journal(ReadError::Damaged(_)) => ["--salvage-journal", "-o salvage_journal"],
+            OpenError::ReadOnly(_) | OpenError::NeedsCheck(_) if self.as_mount_options => {
+                return format!("{why}; mount it with: -o ro");
+            }
             _ => return why.to_string(),
         };
         format!("{why}; to read what is there: {}", option[usize::from(self.as_mount_options)])

@@ -3,9 +3,9 @@
 //! One function per kind of request, each a translation: node ids to objects, arguments to a call of [`Filesystem`], its result
 //! to a reply, its error to an errno. Nothing here knows threads or the device.
 //!
-//! A read-only volume cannot change while it is mounted, and the replies make the most of that: names, missing names and
+//! A volume does not change behind the kernel's back while it is mounted, and the replies make the most of that: names, missing names and
 //! attributes are valid for ever, files and directories are opened without asking (`ENOSYS` to the first open means
-//! "always, and keep what is cached"), so a file that was read once is served by the kernel alone.
+//! "always, and keep what is cached"), so a file that was read once is served by the kernel alone. Changes are in `writer`.
 
 use std::sync::Arc;
 
@@ -16,15 +16,19 @@ use crate::directory::{self, Demand};
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::node_ids::{FuseId, NodeIds};
-use crate::reply::{FOR_EVER, Reply, Shown};
+use crate::reply::{FOR_EVER, NOT_AT_ALL, Reply, Shown};
 use crate::request::{Op, Request, forget_pairs};
+use crate::writer;
 
 /// Most bytes in one read: what the kernel allows in a request unless its administrator raised it (256 pages).
 pub(crate) const READ_BYTES_MAX: u32 = 1 << 20;
 
-/// A read of at least this much counts as a wait even when all is in memory: checksum and copies take longer than it takes
+/// A read or write of at least this much counts as a wait even when all is in memory: checksum and copies take longer than it takes
 /// another thread to come in, and the other core can work on the next one meanwhile.
-const LONG_READ_BYTES: u32 = 64 << 10;
+pub(crate) const LONG_BYTES: u32 = 64 << 10;
+
+/// The removal of a file with at least so many 512-byte sectors counts as a wait.
+const LONG_REMOVAL_SECTORS: u64 = 32 << 11;
 
 /// Name of an attribute of the root directory that is not stored: the process that serves the mount, in decimal.
 pub(crate) const SERVER_XATTR: &str = "frazil.server";
@@ -45,11 +49,13 @@ pub(crate) struct Adapter<F> {
     pub(crate) opens_itself: (bool, bool),
 }
 
-type Outcome = Result<(), Errno>;
+pub(crate) type Outcome = Result<(), Errno>;
 
 impl<F: Filesystem> Adapter<F> {
     pub(crate) fn new(fs: Arc<F>) -> Result<Adapter<F>, Error> {
-        let shown = Shown { block_bytes: fs.statfs()?.block_bytes, valid: FOR_EVER };
+        let folding = fs.writer().is_some_and(|writer| writer.folds_case());
+        let names_valid = if folding { NOT_AT_ALL } else { FOR_EVER };
+        let shown = Shown { block_bytes: fs.statfs()?.block_bytes, valid: FOR_EVER, names_valid };
         let (ids, demand) = (NodeIds::default(), Demand::default());
         Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false) })
     }
@@ -58,28 +64,29 @@ impl<F: Filesystem> Adapter<F> {
     pub(crate) fn answer(&self, request: &Request<'_>, reply: &mut Reply) -> Option<Outcome> {
         match &request.op {
             Op::Forget { lookups } => {
-                self.ids.forget(request.node, *lookups);
+                self.forget(request.node, *lookups);
                 return None;
             }
             Op::BatchForget { pairs } => {
-                forget_pairs(pairs).for_each(|(id, lookups)| self.ids.forget(id, lookups));
+                forget_pairs(pairs).for_each(|(id, lookups)| self.forget(id, lookups));
                 return None;
             }
             Op::Interrupt { .. } => return None,
             _ => {}
         }
         let Some(node) = self.ids.node(request.node) else { return Some(Err(Errno::STALE)) };
-        Some(self.answer_about(request.node, node, &request.op, reply))
+        Some(self.answer_about(request, node, reply))
     }
 
-    fn answer_about(&self, id: FuseId, node: NodeId, op: &Op<'_>, reply: &mut Reply) -> Outcome {
-        match *op {
+    fn answer_about(&self, request: &Request<'_>, node: NodeId, reply: &mut Reply) -> Outcome {
+        let id = request.node;
+        match request.op {
             Op::Lookup { name } => self.lookup(node, name, reply)?,
             Op::Getattr => reply.attr_out(id, &self.fs.getattr(node)?, self.shown),
             Op::Statx => reply.statx_out(id, &self.fs.getattr(node)?, self.shown),
             Op::Readlink => reply.put(&self.fs.readlink(node)?),
             Op::Open if self.opens_itself.0 => return Err(Errno::NOSYS),
-            Op::Open => reply.opened(OPEN_KEEP_CACHE),
+            Op::Open => self.opened(reply),
             Op::OpenDir if self.opens_itself.1 => return Err(Errno::NOSYS),
             Op::OpenDir => reply.opened(OPEN_KEEP_CACHE | OPEN_CACHE_DIR),
             Op::Read { offset, size } => self.read(node, offset, size, reply)?,
@@ -90,13 +97,54 @@ impl<F: Filesystem> Adapter<F> {
             Op::Getxattr { name, size } => self.getxattr(node, name, size, reply)?,
             Op::Listxattr { size } => self.listxattr(node, size, reply)?,
             Op::Seek { offset, whence } => self.seek(node, offset, whence, reply)?,
-            Op::Ioctl { command, out_size } => self.ioctl(node, command, out_size, reply)?,
+            Op::Ioctl { command, input, out_size } => {
+                let delivered = self.ioctl(node, (command, input), request)?;
+                if delivered.len() > out_size as usize {
+                    return Err(Errno::INVAL);
+                }
+                reply.ioctl(&delivered);
+            }
+            Op::Change(ref change) => match self.fs.writer() {
+                Some(fs) => writer::answer(self, fs, request, (node, change), reply)?,
+                None => return Err(Errno::NOSYS),
+            },
             Op::Release | Op::Destroy => {}
             Op::Forget { .. } | Op::BatchForget { .. } | Op::Interrupt { .. } => {}
             Op::Malformed => return Err(Errno::INVAL),
             Op::Init { .. } | Op::Unknown => return Err(Errno::NOSYS),
         }
         Ok(())
+    }
+
+    /// Tells the kernel of an object, which it will forget at some time, and which lives until then.
+    pub(crate) fn enter(&self, attr: &Attr, reply: &mut Reply) -> FuseId {
+        if let Some(fs) = self.fs.writer() {
+            fs.hold(attr.node);
+        }
+        self.show(attr, reply)
+    }
+
+    /// Tells the kernel of an object that is held for it already.
+    pub(crate) fn show(&self, attr: &Attr, reply: &mut Reply) -> FuseId {
+        let id = self.ids.looked_up(attr.node);
+        reply.entry(id, attr, self.shown);
+        id
+    }
+
+    /// A file is open.
+    pub(crate) fn opened(&self, reply: &mut Reply) {
+        reply.opened(OPEN_KEEP_CACHE);
+    }
+
+    fn forget(&self, id: FuseId, lookups: u64) {
+        let node = self.ids.node(id);
+        self.ids.forget(id, lookups);
+        let (Some(fs), Some(node)) = (self.fs.writer(), node) else { return };
+        let large = |attr: Attr| attr.nlink == 0 && attr.sectors >= LONG_REMOVAL_SECTORS;
+        if fs.getattr(node).is_ok_and(large) {
+            waiting::about_to_wait();
+        }
+        fs.release(node, lookups);
     }
 
     /// "." and ".." are asked for by the kernel's NFS server only, which finds an object again by its number.
@@ -109,9 +157,9 @@ impl<F: Filesystem> Adapter<F> {
         match found {
             Ok(attr) => {
                 self.demand.looked_up(attr.kind);
-                reply.entry(self.ids.looked_up(attr.node), &attr, self.shown);
+                self.enter(&attr, reply);
             }
-            Err(Error::NotFound) => reply.no_entry(self.shown.valid),
+            Err(Error::NotFound) => reply.no_entry(self.shown.names_valid),
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -121,7 +169,7 @@ impl<F: Filesystem> Adapter<F> {
     /// before a range that cannot be read the whole request fails; the kernel then asks again page by page for what
     /// somebody really wants, and exactly the unreadable pages are errors.
     fn read(&self, node: NodeId, offset: u64, size: u32, reply: &mut Reply) -> Outcome {
-        if size >= LONG_READ_BYTES {
+        if size >= LONG_BYTES {
             waiting::about_to_wait();
         }
         let size = size.min(READ_BYTES_MAX) as usize;
@@ -158,28 +206,42 @@ impl<F: Filesystem> Adapter<F> {
         Ok(())
     }
 
-    /// The controls that only read (spec 40 §17.1).
-    fn ioctl(&self, node: NodeId, command: u32, out_size: u32, reply: &mut Reply) -> Outcome {
+    /// The controls of flags and project (spec 40 §17.1): what they deliver.
+    fn ioctl(
+        &self,
+        node: NodeId,
+        (command, input): (u32, &[u8]),
+        request: &Request<'_>,
+    ) -> Result<Vec<u8>, Errno> {
         const GETFLAGS: u32 = 0x8008_6601;
+        const SETFLAGS: u32 = 0x4008_6602;
         const FSGETXATTR: u32 = 0x801c_581f;
+        const FSSETXATTR: u32 = 0x401c_5820;
         const GETVERSION: u32 = 0x8008_7601;
-        let delivered = match command {
-            GETFLAGS => inode_flags(&self.fs.getattr(node)?).to_ne_bytes().to_vec(),
-            GETVERSION => self.fs.getattr(node)?.generation.to_ne_bytes().to_vec(),
+        let word = |at: usize| -> Result<u32, Errno> {
+            let bytes = input.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).ok_or(Errno::INVAL)?;
+            Ok(u32::from_ne_bytes(bytes))
+        };
+        match command {
+            GETFLAGS => Ok(inode_flags(&self.fs.getattr(node)?).to_ne_bytes().to_vec()),
+            GETVERSION => Ok(self.fs.getattr(node)?.generation.to_ne_bytes().to_vec()),
             FSGETXATTR => {
                 let attr = self.fs.getattr(node)?;
                 let mut xattr = vec![0; 28];
                 xattr[0..4].copy_from_slice(&extended_flags(&attr).to_ne_bytes());
                 xattr[12..16].copy_from_slice(&attr.project.to_ne_bytes());
-                xattr
+                Ok(xattr)
             }
-            _ => return Err(Errno::NOTTY),
-        };
-        if delivered.len() > out_size as usize {
-            return Err(Errno::INVAL);
+            SETFLAGS | FSSETXATTR => {
+                let fs = self.fs.writer().ok_or(Errno::NOTTY)?;
+                let set = match command {
+                    SETFLAGS => (stored_flags(word(0)?)?, None),
+                    _ => (stored_extended_flags(word(0)?)?, Some(word(12)?)),
+                };
+                writer::set_flags(fs, node, set, request).map(|()| Vec::new())
+            }
+            _ => Err(Errno::NOTTY),
         }
-        reply.ioctl(&delivered);
-        Ok(())
     }
 }
 
@@ -201,9 +263,24 @@ fn inode_flags(attr: &Attr) -> u32 {
     (attr.flags & 0x1f) << 3
 }
 
+/// The stored bits for `FS_*_FL`; others cannot be set.
+fn stored_flags(flags: u32) -> Result<u32, Errno> {
+    if flags & !0xf8 != 0 { Err(Errno::OPNOTSUPP) } else { Ok(flags >> 3) }
+}
+
 /// `FS_XFLAG_*` for the stored bits sync, immutable, append, nodump, noatime.
+const XFLAGS: [u32; 5] = [0x20, 0x08, 0x10, 0x80, 0x40];
+
 fn extended_flags(attr: &Attr) -> u32 {
-    const XFLAGS: [u32; 5] = [0x20, 0x08, 0x10, 0x80, 0x40];
     let set = |(bit, xflag): (usize, &u32)| if attr.flags >> bit & 1 == 1 { *xflag } else { 0 };
     XFLAGS.iter().enumerate().map(set).sum()
+}
+
+/// The stored bits for `FS_XFLAG_*`; others cannot be set.
+fn stored_extended_flags(xflags: u32) -> Result<u32, Errno> {
+    if xflags & !XFLAGS.iter().sum::<u32>() != 0 {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let set = |(bit, xflag): (usize, &u32)| u32::from(xflags & xflag != 0) << bit;
+    Ok(XFLAGS.iter().enumerate().map(set).sum())
 }

@@ -31,6 +31,8 @@ pub(crate) const FS_TYPE: &str = "fuse.frazil";
 pub struct Options {
     /// What the mount table shows as mounted: the absolute paths of the devices with `:` between.
     pub source: String,
+    /// Whether nothing can be changed.
+    pub read_only: bool,
     /// Whether others than the mounting user may use the mount. Permissions are checked by the kernel in any case.
     pub allow_other: bool,
     /// Whether set-user-id bits have effect. Never, for mounts by users.
@@ -42,15 +44,17 @@ pub struct Options {
 }
 
 impl Options {
-    /// As the kernel's own drivers are mounted: root mounts for everybody, with device nodes and set-user-id programs; a user
+    /// Read-only; otherwise as the kernel's own drivers are mounted: root mounts for everybody, with device nodes and set-user-id programs; a user
     /// mounts for himself, without.
     pub fn new(source: String) -> Options {
         let root = rustix::process::geteuid().is_root();
-        Options { source, allow_other: root, suid: root, dev: root, exec: true }
+        Options { source, read_only: true, allow_other: root, suid: root, dev: root, exec: true }
     }
 
     fn flags(&self) -> MountFlags {
-        let mut flags = MountFlags::RDONLY;
+        // Nothing is written for being read.
+        let mut flags = MountFlags::NOATIME;
+        flags.set(MountFlags::RDONLY, self.read_only);
         flags.set(MountFlags::NOSUID, !self.suid);
         flags.set(MountFlags::NODEV, !self.dev);
         flags.set(MountFlags::NOEXEC, !self.exec);
@@ -152,7 +156,9 @@ fn attach_by_helper(dir: &Path, options: &Options) -> Result<File, Error> {
 /// The options for `fusermount3`, in which commas and backslashes of the source are escaped.
 fn helper_options(options: &Options) -> String {
     let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
-    let mut text = format!("ro,nosuid,nodev,default_permissions,subtype=frazil,fsname={source}");
+    let access = if options.read_only { "ro" } else { "rw" };
+    let mut text =
+        format!("{access},noatime,nosuid,nodev,default_permissions,subtype=frazil,fsname={source}");
     if !options.exec {
         text.push_str(",noexec");
     }
@@ -256,7 +262,7 @@ mod tests {
         options.allow_other = false;
         assert_eq!(
             helper_options(&options),
-            "ro,nosuid,nodev,default_permissions,subtype=frazil,fsname=/dev/a\\,b:/x\\\\y"
+            "ro,noatime,nosuid,nodev,default_permissions,subtype=frazil,fsname=/dev/a\\,b:/x\\\\y"
         );
     }
 

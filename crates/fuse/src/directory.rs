@@ -163,11 +163,7 @@ fn put<F: Filesystem>(
         return Break(());
     }
     let id = match attr {
-        Some(attr) => {
-            let id = adapter.ids.looked_up(attr.node);
-            reply.entry(id, attr, adapter.shown);
-            id
-        }
+        Some(attr) => adapter.enter(attr, reply),
         None => {
             if range.plus {
                 reply.unknown_entry();

@@ -10,12 +10,14 @@ use rustix::io::Errno as Code;
 pub(crate) struct Errno(Code);
 
 impl Errno {
+    pub(crate) const FBIG: Errno = Errno(Code::FBIG);
     pub(crate) const INTR: Errno = Errno(Code::INTR);
     pub(crate) const INVAL: Errno = Errno(Code::INVAL);
     pub(crate) const IO: Errno = Errno(Code::IO);
     /// The kernel does not ask for this operation again.
     pub(crate) const NOSYS: Errno = Errno(Code::NOSYS);
     pub(crate) const NOTTY: Errno = Errno(Code::NOTTY);
+    pub(crate) const OPNOTSUPP: Errno = Errno(Code::OPNOTSUPP);
     pub(crate) const RANGE: Errno = Errno(Code::RANGE);
     pub(crate) const STALE: Errno = Errno(Code::STALE);
 

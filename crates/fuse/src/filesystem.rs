@@ -1,12 +1,13 @@
 //! What the adapter asks of the filesystem that it serves.
 //!
-//! In production this is [`Fs`]. It is a trait so that the adapter can be tested against a filesystem that a
+//! In production this is [`Fs`] or, to be changed as well, [`WriteFs`]. It is a trait so that the adapter can be tested against a filesystem that a
 //! real image cannot be: one whose reads hang until the test lets go, whose directories have a hundred thousand names
 //! made on the fly, whose inode numbers collide on purpose. Everything is in the terms of `frazil-posix`; the calls come
 //! from several threads at once.
 
 use std::ops::ControlFlow;
 
+use frazil_posix::write::WriteFs;
 use frazil_posix::{Attr, DirEntry, Fs, FsStat, NodeId, Result, Whence};
 
 /// Takes one entry of a directory and says whether to go on.
@@ -50,6 +51,11 @@ pub trait Filesystem: Send + Sync + 'static {
 
     /// Space and inodes, used and free.
     fn statfs(&self) -> Result<FsStat>;
+
+    /// By what it is changed; `None` if it cannot be.
+    fn writer(&self) -> Option<&WriteFs> {
+        None
+    }
 }
 
 impl Filesystem for Fs {
@@ -95,5 +101,55 @@ impl Filesystem for Fs {
 
     fn statfs(&self) -> Result<FsStat> {
         self.statfs()
+    }
+}
+
+impl Filesystem for WriteFs {
+    fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Attr> {
+        self.lookup(dir, name)
+    }
+
+    fn getattr(&self, node: NodeId) -> Result<Attr> {
+        self.getattr(node)
+    }
+
+    fn parent(&self, dir: NodeId) -> Result<NodeId> {
+        self.parent(dir)
+    }
+
+    fn readdir(&self, dir: NodeId, from: u64, take: &mut TakeEntry<'_>) -> Result<()> {
+        self.readdir(dir, from, take)
+    }
+
+    fn readdir_plus(&self, dir: NodeId, from: u64, take: &mut TakeEntryPlus<'_>) -> Result<()> {
+        self.readdir_plus(dir, from, take)
+    }
+
+    fn read(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.read(node, offset, buf)
+    }
+
+    fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
+        self.readlink(node)
+    }
+
+    fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
+        self.getxattr(node, name)
+    }
+
+    fn listxattr(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
+        self.listxattr(node)
+    }
+
+    fn seek(&self, node: NodeId, offset: u64, whence: Whence) -> Result<u64> {
+        self.seek(node, offset, whence)
+    }
+
+    fn statfs(&self) -> Result<FsStat> {
+        self.statfs()
+    }
+
+    fn writer(&self) -> Option<&WriteFs> {
+        Some(self)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # The way of a request
 //!
-//! `/dev/fuse` → `session` reads it → `request` decodes it → `adapter` calls the filesystem (listings in `directory`, numbers
+//! `/dev/fuse` → `session` reads it → `request` decodes it → `adapter` calls the filesystem (listings in `directory`, changes in `writer`, numbers
 //! of objects in `node_ids`, errors in `errno`) → `reply` encodes the answer → `/dev/fuse`, all in one thread and without
 //! allocating. Around it: `attach` puts the mount into the tree of directories and takes it out, `mount` is its life from
 //! start to signal or unmount, [`daemon`] puts a process into the background.
@@ -31,29 +31,33 @@
 //! knows an object for the one that programs see. The part of the protocol that is needed is two files, without unsafe
 //! code, and owning the loop is what makes turns possible.
 //!
-//! # Read-only
+//! # Changes
 //!
-//! The mount is read-only so far, and so are the requests that are decoded. What cannot change is cached by the kernel for
-//! ever; see `adapter`.
+//! A mount is read-only unless it is asked to be writable ([`Options::read_only`]) and what it serves can be ([`Filesystem::writer`]). What the kernel may
+//! cache, who asks, and how long objects live is told in `writer`; the start and the end of a volume that is changed in `live`.
 
 #![forbid(unsafe_code)]
 
 mod adapter;
 mod attach;
+mod change;
 pub mod daemon;
 mod directory;
 mod errno;
 mod error;
 mod filesystem;
 mod interrupts;
+mod live;
 mod mount;
 mod node_ids;
 mod reply;
 mod request;
 mod session;
 mod turn;
+mod writer;
 
 pub use attach::Options;
 pub use error::Error;
 pub use filesystem::{Filesystem, TakeEntry, TakeEntryPlus};
+pub use live::Writable;
 pub use mount::{Mount, mount, serve, umount};

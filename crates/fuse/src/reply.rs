@@ -16,6 +16,9 @@ const HEADER_BYTES: usize = 16;
 /// How long the kernel may believe a name or attributes that cannot change: for ever, as far as it can count.
 pub(crate) const FOR_EVER: ValidSecs = ValidSecs(u32::MAX as u64);
 
+/// The kernel must ask again every time.
+pub(crate) const NOT_AT_ALL: ValidSecs = ValidSecs(0);
+
 /// Seconds for which the kernel need not ask again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ValidSecs(pub(crate) u64);
@@ -25,8 +28,10 @@ pub(crate) struct ValidSecs(pub(crate) u64);
 pub(crate) struct Shown {
     /// `st_blksize`.
     pub(crate) block_bytes: u32,
-    /// How long names and attributes stay true.
+    /// How long attributes stay true.
     pub(crate) valid: ValidSecs,
+    /// How long names do, and that there is none.
+    pub(crate) names_valid: ValidSecs,
 }
 
 /// A reply under construction.
@@ -108,13 +113,13 @@ impl Reply {
     pub(crate) fn entry(&mut self, id: FuseId, attr: &Attr, shown: Shown) {
         self.u64(id.0);
         self.u64(u64::from(attr.generation));
-        self.u64(shown.valid.0);
+        self.u64(shown.names_valid.0);
         self.u64(shown.valid.0);
         self.u64(0);
         self.attr(id, attr, shown);
     }
 
-    /// "There is no such name, and there will not be" (`fuse_entry_out` with node id 0).
+    /// "There is no such name, and there will be none" (`fuse_entry_out` with node id 0).
     pub(crate) fn no_entry(&mut self, valid: ValidSecs) {
         self.u64(0);
         self.u64(0);
@@ -208,6 +213,12 @@ impl Reply {
     pub(crate) fn opened(&mut self, flags: u32) {
         self.u64(0);
         self.u32(flags);
+        self.u32(0);
+    }
+
+    /// Answer to a write or a copy: how many bytes (`fuse_write_out`).
+    pub(crate) fn written(&mut self, bytes: u32) {
+        self.u32(bytes);
         self.u32(0);
     }
 

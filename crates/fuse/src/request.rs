@@ -6,6 +6,7 @@
 //! they are known, arguments that are too short make the request [`Op::Malformed`], and an unknown operation is
 //! [`Op::Unknown`], which the kernel takes as "not supported".
 
+use crate::change::Change;
 use crate::node_ids::FuseId;
 
 /// Bytes of the header of a request.
@@ -21,6 +22,9 @@ pub(crate) struct Request<'a> {
     pub(crate) unique: Unique,
     /// The object it is about.
     pub(crate) node: FuseId,
+    /// The user who asks (the one that counts for files), and its group.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// The thread that waits for it, in the mount's process namespace; 0 for none.
     pub(crate) pid: u32,
     pub(crate) op: Op<'a>,
@@ -76,8 +80,11 @@ pub(crate) enum Op<'a> {
     },
     Ioctl {
         command: u32,
+        input: &'a [u8],
         out_size: u32,
     },
+    /// To a mount that can be written.
+    Change(Change<'a>),
     /// The thread that waits for this request has got a signal. Not to be answered.
     Interrupt {
         unique: Unique,
@@ -98,9 +105,10 @@ impl<'a> Request<'a> {
         let opcode = header.u32()?;
         let unique = Unique(header.u64()?);
         let node = FuseId(header.u64()?);
-        let (_uid, _gid, pid) = (header.u32()?, header.u32()?, header.u32()?);
+        let (uid, gid, pid) = (header.u32()?, header.u32()?, header.u32()?);
         let args = Args(bytes.get(HEADER_BYTES..len)?);
-        Some(Request { unique, node, pid, op: Op::decode(opcode, args).unwrap_or(Op::Malformed) })
+        let op = Op::decode(opcode, args).unwrap_or(Op::Malformed);
+        Some(Request { unique, node, uid, gid, pid, op })
     }
 }
 
@@ -140,8 +148,8 @@ impl<'a> Op<'a> {
             38 => Op::Destroy,
             39 => {
                 let (_handle, _flags, command) = (args.u64()?, args.u32()?, args.u32()?);
-                let (_arg, _in_size, out_size) = (args.u64()?, args.u32()?, args.u32()?);
-                Op::Ioctl { command, out_size }
+                let (_arg, in_size, out_size) = (args.u64()?, args.u32()?, args.u32()?);
+                Op::Ioctl { command, input: args.bytes(in_size)?, out_size }
             }
             42 => {
                 let (count, _dummy) = (args.u32()?, args.u32()?);
@@ -152,6 +160,7 @@ impl<'a> Op<'a> {
                 Op::Seek { offset, whence }
             }
             52 => Op::Statx,
+            _ if Change::is(opcode) => Op::Change(Change::decode(opcode, args)?),
             _ => Op::Unknown,
         })
     }
@@ -166,23 +175,35 @@ pub(crate) fn forget_pairs(pairs: &[u8]) -> impl Iterator<Item = (FuseId, u64)> 
 }
 
 /// What is left of the arguments.
-struct Args<'a>(&'a [u8]);
+pub(crate) struct Args<'a>(&'a [u8]);
 
 impl<'a> Args<'a> {
-    fn u32(&mut self) -> Option<u32> {
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &'a [u8]) -> Args<'a> {
+        Args(bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         let (number, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u32::from_ne_bytes(*number))
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         let (number, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_ne_bytes(*number))
     }
 
+    /// So many bytes.
+    pub(crate) fn bytes(&mut self, len: u32) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(len as usize)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
     /// Bytes up to a NUL.
-    fn name(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn name(&mut self) -> Option<&'a [u8]> {
         let end = self.0.iter().position(|&byte| byte == 0)?;
         let name = &self.0[..end];
         self.0 = &self.0[end + 1..];

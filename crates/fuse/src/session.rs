@@ -30,10 +30,12 @@ use crate::turn::{Left, Turn};
 const MINOR_MAX: u32 = 41;
 /// The oldest (Linux 3.15): nanoseconds, `readdirplus`, replies of today's size.
 const MINOR_MIN: u32 = 23;
-/// Room for a request: many forgets, or a name and a value.
-const REQUEST_BYTES_MAX: usize = 64 << 10;
-/// Writes are not served; the kernel accepts no smaller limit.
-const WRITE_BYTES_MAX: u32 = 4096;
+/// Room for a request without the data of a write: many forgets, or a name and a value.
+const REQUEST_BYTES_MAX: usize = 68 << 10;
+/// Most bytes in a write: as in a read.
+const WRITE_BYTES_MAX: u32 = READ_BYTES_MAX;
+/// The kernel accepts no smaller limit, where nothing is written.
+const WRITE_BYTES_NONE: u32 = 4096;
 /// Most requests under way that no thread waits for, which is what reading ahead is made of.
 const BACKGROUND_MAX: u16 = 64;
 
@@ -59,6 +61,16 @@ mod want {
     const CACHE_SYMLINKS: u64 = 1 << 23;
     /// The second half of these flags is in use.
     const INIT_EXT: u64 = 1 << 30;
+
+    /// Writes of more than a page.
+    const BIG_WRITES: u64 = 1 << 5;
+    /// The umask comes with the request: a default ACL replaces it.
+    const DONT_MASK: u64 = 1 << 6;
+    /// We take set-id bits and capabilities away from files that change, and are told when.
+    const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+
+    /// For a mount that can be written.
+    pub(super) const WRITING: u64 = BIG_WRITES | DONT_MASK | HANDLE_KILLPRIV_V2;
 
     pub(super) const ALL: u64 = ASYNC_READ
         | EXPORT_SUPPORT
@@ -95,6 +107,13 @@ impl Ended {
     }
 }
 
+impl<F: Filesystem> Adapter<F> {
+    /// Room for any request that this mount gets.
+    fn request_bytes_max(&self) -> usize {
+        REQUEST_BYTES_MAX + if self.fs.writer().is_some() { WRITE_BYTES_MAX as usize } else { 0 }
+    }
+}
+
 impl<F: Filesystem> Session<F> {
     /// Agrees with the kernel on how to talk, and starts to answer.
     pub(crate) fn start(device: File, mut adapter: Adapter<F>) -> io::Result<Ended> {
@@ -123,7 +142,7 @@ impl<F: Filesystem> Session<F> {
         let seat = Rc::new(Seat::new(Arc::downgrade(self), running.clone()));
         let sitting = seat.clone();
         waiting::on_wait(Rc::new(move || sitting.leave()));
-        let mut input = vec![0; REQUEST_BYTES_MAX];
+        let mut input = vec![0; self.adapter.request_bytes_max()];
         let mut reply = Reply::new();
         while self.turn.take() {
             seat.reading.set(true);
@@ -154,7 +173,11 @@ impl<F: Filesystem> Session<F> {
         seat.request.set((request.unique, request.pid));
         // A panic must not take the turn with it, which would stop the mount, nor leave the caller waiting.
         let answer = AssertUnwindSafe(|| self.adapter.answer(&request, reply));
-        let Some(outcome) = catch_unwind(answer).unwrap_or(Some(Err(Errno::IO))) else { return };
+        let Some(outcome) = catch_unwind(answer).unwrap_or(Some(Err(Errno::IO))) else {
+            // Nobody waits for it, also if it had to wait itself.
+            self.in_flight.claim(request.unique);
+            return;
+        };
         if seat.reading.get() || self.in_flight.claim(request.unique) {
             self.send(request.unique, outcome, reply);
         }
@@ -242,13 +265,14 @@ fn shake_hands<F: Filesystem>(device: &File, adapter: &mut Adapter<F>) -> io::Re
             rustix::io::write(device, reply.finish(request.unique, Err(Errno::NOSYS)))?;
             return Err(Code::PROTONOSUPPORT.into());
         }
+        let writable = adapter.fs.writer().is_some();
         adapter.opens_itself = (flags & want::NO_OPEN != 0, flags & want::NO_OPENDIR != 0);
         reply.init(&Init {
             minor: minor.min(MINOR_MAX),
             max_readahead,
-            flags: flags & want::ALL,
+            flags: flags & if writable { want::ALL | want::WRITING } else { want::ALL },
             background_max: BACKGROUND_MAX,
-            write_bytes_max: WRITE_BYTES_MAX,
+            write_bytes_max: if writable { WRITE_BYTES_MAX } else { WRITE_BYTES_NONE },
             pages_max: (READ_BYTES_MAX as usize / rustix::param::page_size()) as u16,
         });
         rustix::io::write(device, reply.finish(request.unique, Ok(())))?;

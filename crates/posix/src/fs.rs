@@ -7,7 +7,8 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use frazil_btree::LiveSnapshots;
-use frazil_volume::Volume;
+use frazil_ondisk::superblock::Superblock;
+use frazil_volume::{Usage, Volume};
 
 use crate::attr::{Attr, DirEntry, FsStat, NodeId, Whence};
 use crate::error::Result;
@@ -190,26 +191,29 @@ impl Fs {
     /// # Errors
     /// If the accounting b-tree cannot be read.
     pub fn statfs(&self) -> Result<FsStat> {
-        let usage = self.volume.usage()?;
-        let superblock = self.volume.superblock();
-        let block_sectors = u64::from(superblock.block_sectors).max(1);
-        let files_free = usage.free.0.saturating_mul(FILES_PER_SECTOR);
-        let (high, low) = superblock.user_uuid.as_u64_pair();
-        Ok(FsStat {
-            // At most 64 KiB.
-            block_bytes: superblock.block_bytes() as u32,
-            blocks: usage.total.0 / block_sectors,
-            blocks_free: usage.free.0 / block_sectors,
-            blocks_available: usage.available.0 / block_sectors,
-            files: usage.inodes.saturating_add(files_free),
-            files_free,
-            name_bytes_max: NAME_BYTES_MAX,
-            fsid: high ^ low,
-        })
+        Ok(stat_of(self.volume.superblock(), &self.volume.usage()?))
     }
 
     fn files(&self) -> Files<'_> {
         Files { names: &self.names, reader: self.volume.data(), logged: &self.logged }
+    }
+}
+
+/// What `statfs` reports (spec 40 §16.4) about a volume that uses its space like that.
+pub(crate) fn stat_of(superblock: &Superblock, usage: &Usage) -> FsStat {
+    let block_sectors = u64::from(superblock.block_sectors).max(1);
+    let files_free = usage.free.0.saturating_mul(FILES_PER_SECTOR);
+    let (high, low) = superblock.user_uuid.as_u64_pair();
+    FsStat {
+        // At most 64 KiB.
+        block_bytes: superblock.block_bytes() as u32,
+        blocks: usage.total.0 / block_sectors,
+        blocks_free: usage.free.0 / block_sectors,
+        blocks_available: usage.available.0 / block_sectors,
+        files: usage.inodes.saturating_add(files_free),
+        files_free,
+        name_bytes_max: NAME_BYTES_MAX,
+        fsid: high ^ low,
     }
 }
 

@@ -68,9 +68,10 @@ use frazil_ondisk::superblock::options::OptionSpec;
 use frazil_volume::write::{Live, WallClock};
 use parking_lot::{Mutex, RwLock};
 
-use crate::attr::{Attr, DirEntry, NodeId, Timestamp};
+use crate::attr::{Attr, DirEntry, FsStat, NodeId, Timestamp};
 use crate::error::{Error, Result};
 use crate::file::LoggedLosses;
+use crate::fs::stat_of;
 use crate::hashed::OnDamage;
 use crate::make::Maker;
 use crate::namespace::Namespace;
@@ -289,6 +290,19 @@ impl WriteFs {
     /// As there.
     pub fn listxattr(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
         self.names.listxattr(node)
+    }
+
+    /// As [`crate::Fs::statfs`], promises included.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn statfs(&self) -> Result<FsStat> {
+        Ok(stat_of(&self.superblock, &self.live.space().usage()))
+    }
+
+    /// Whether a directory may take names that differ in case for the same.
+    pub fn folds_case(&self) -> bool {
+        self.names.casefold || self.superblock.features.contains(Features::CASEFOLDING)
     }
 
     /// As [`crate::Fs::subvolumes`].

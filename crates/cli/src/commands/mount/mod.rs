@@ -12,13 +12,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use frazil_fuse::daemon::{self, Role};
+use frazil_fuse::Writable;
+use frazil_fuse::daemon::{self, Ready, Role};
 use frazil_posix::Fs;
 
 use self::options::{HELP, MountOptions};
 use crate::open::split_devices;
 use crate::say;
-use crate::stop::{Done, Outcome, Stop};
+use crate::stop::{Done, FAILED, Outcome, Stop};
 
 /// Mount a volume
 #[derive(clap::Args, Debug)]
@@ -29,7 +30,7 @@ In /etc/fstab, with a link from /sbin/mount.frazil to this program:
   /dev/sdb1:/dev/sdc1  /mnt/data  frazil  ro,nofail  0 0
 
 Examples:
-  frazil mount -o ro /dev/sdb1 /mnt
+  frazil mount -o rw /dev/sdb1 /mnt
   frazil mount -o ro,degraded,passphrase_file=/root/key /dev/sdb1:/dev/sdc1 /mnt")
 )]
 pub(crate) struct Args {
@@ -100,13 +101,40 @@ fn mount(devices: &[OsString], dir: &Path, options: MountOptions, foreground: bo
         say::log_to_system();
     }
     let paths = split_devices(devices);
-    let volume = options.open.volume(&paths)?;
-    if !options.read_only {
-        say::note(
-            "volumes can only be read for now; it is mounted read-only (-o ro says that this is meant)",
-        );
+    let fuse = fuse_options(&options, source(&paths));
+    if options.read_write == Some(true) {
+        return serve_writable(&options, &paths, dir, &fuse, ready);
     }
-    let mut fuse = frazil_fuse::Options::new(source(&paths));
+    let volume = options.open.volume(&paths)?;
+    if options.read_write.is_none() {
+        say::note("it is mounted read-only; to change it, mount with -o rw (-o ro says that this is meant)");
+    }
+    frazil_fuse::serve(Arc::new(Fs::new(Arc::new(volume))), dir, &fuse, ready).map_err(Stop::failed)?;
+    Ok(Done::All)
+}
+
+/// Serves a volume that can be changed until the mount is gone, and marks it clean.
+fn serve_writable(
+    options: &MountOptions,
+    paths: &[PathBuf],
+    dir: &Path,
+    fuse: &frazil_fuse::Options,
+    ready: Option<Ready>,
+) -> Outcome {
+    let writable = Writable::new(options.open.live(paths)?).map_err(Stop::Failed)?;
+    let served = frazil_fuse::serve(Arc::clone(writable.fs()), dir, fuse, ready);
+    let stopped = writable.stop();
+    served.map_err(Stop::failed)?;
+    stopped.map(|()| Done::All).map_err(|why| {
+        let why = format!("the volume was not marked clean, and recovers at its next start: {why}");
+        tracing::error!("{why}");
+        Stop::Code(FAILED)
+    })
+}
+
+fn fuse_options(options: &MountOptions, source: String) -> frazil_fuse::Options {
+    let mut fuse = frazil_fuse::Options::new(source);
+    fuse.read_only = options.read_write != Some(true);
     for (field, given) in [
         (&mut fuse.allow_other, options.allow_other),
         (&mut fuse.suid, options.suid),
@@ -115,8 +143,7 @@ fn mount(devices: &[OsString], dir: &Path, options: MountOptions, foreground: bo
     ] {
         *field = given.unwrap_or(*field);
     }
-    frazil_fuse::serve(Arc::new(Fs::new(Arc::new(volume))), dir, &fuse, ready).map_err(Stop::failed)?;
-    Ok(Done::All)
+    fuse
 }
 
 /// What the mount table shows: absolute paths with colons between.

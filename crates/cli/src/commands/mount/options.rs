@@ -1,15 +1,15 @@
 //! Mount options, as they stand behind `-o` and in `/etc/fstab`.
 //!
 //! An option that is not known is refused by its name: whoever wrote it counts on what it does. Some are known and do nothing
-//! here: those that other programs look at (`noauto`, `nofail`, `x-…`), and those about writing (`noatime`, `sync`).
+//! here: those that other programs look at (`noauto`, `nofail`, `x-…`), and those about access times, which are not kept.
 
 use std::path::PathBuf;
 
 use crate::open::{Missing, OpenArgs, parse_cache};
 use crate::stop::Stop;
 
-/// Options that mean something to mount(8), systemd or a person, or that change nothing while nothing is written.
-const WITHOUT_EFFECT: [&str; 23] = [
+/// Options that mean something to mount(8), systemd or a person, and those about access times.
+const WITHOUT_EFFECT: [&str; 21] = [
     "defaults",
     "auto",
     "noauto",
@@ -21,8 +21,6 @@ const WITHOUT_EFFECT: [&str; 23] = [
     "nofail",
     "_netdev",
     "async",
-    "sync",
-    "dirsync",
     "atime",
     "noatime",
     "diratime",
@@ -38,7 +36,8 @@ const WITHOUT_EFFECT: [&str; 23] = [
 /// The text of the help about them.
 pub(super) const HELP: &str = "\
 Options for -o, with commas between:
-  ro                     read only, as all mounts are for now; rw is refused
+  ro                     read only; so it is if neither is said
+  rw                     to be changed, too; nobody else may have the devices meanwhile
   degraded               without missing devices, if a copy of everything is there
   very_degraded          even if not: what is lost reads as an error
   passphrase_file=FILE   where the passphrase of an encrypted volume is, instead of asking for it
@@ -48,7 +47,7 @@ Options for -o, with commas between:
   allow_other            let other users in (root does by default: no_allow_other)
   nosuid, nodev, noexec  as for mount(8)
   log=FILE               append messages to FILE, beside the system log
-Options about access times, and those that only mount(8) and systemd look at, are accepted.";
+Access times are not kept (noatime). Options about them, and those that only mount(8) and systemd look at, are accepted.";
 
 /// What the options say.
 #[derive(Debug, Default)]
@@ -59,8 +58,8 @@ pub(super) struct MountOptions {
     pub(super) dev: Option<bool>,
     pub(super) exec: Option<bool>,
     pub(super) log: Option<PathBuf>,
-    /// It was said that nothing is to be written.
-    pub(super) read_only: bool,
+    /// Whether it was said that it is to be changed, or is not.
+    pub(super) read_write: Option<bool>,
 }
 
 impl MountOptions {
@@ -69,17 +68,12 @@ impl MountOptions {
     pub(super) fn parse<'t>(lists: impl IntoIterator<Item = &'t str>, sloppy: bool) -> Result<Self, Stop> {
         let open = OpenArgs { as_mount_options: true, ..OpenArgs::default() };
         let mut options = MountOptions { open, ..MountOptions::default() };
-        let mut read_write = None;
         for option in lists.into_iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
             match option {
-                "rw" => read_write = Some(true),
-                "ro" => read_write = Some(false),
+                "rw" => options.read_write = Some(true),
+                "ro" => options.read_write = Some(false),
                 option => options.apply(option, sloppy)?,
             }
-        }
-        options.read_only = read_write == Some(false);
-        if read_write == Some(true) {
-            return Err(Stop::Failed("volumes can only be read for now; mount with: -o ro".into()));
         }
         Ok(options)
     }
@@ -145,17 +139,21 @@ mod tests {
     }
 
     #[test]
-    fn writing_is_refused_and_the_last_word_counts() {
-        assert!(parse("rw").unwrap_err().contains("-o ro"));
-        assert!(parse("ro,rw").is_err() && parse("rw,ro").is_ok());
-        assert!(MountOptions::parse(["rw", "ro"], false).is_ok());
+    fn the_last_word_counts() {
+        let read_write = |text: &str| parse(text).unwrap().read_write;
+        assert_eq!(read_write("noatime"), None);
+        assert_eq!((read_write("ro,rw"), read_write("rw,ro")), (Some(true), Some(false)));
     }
 
     #[test]
     fn unknown_options_are_refused_by_name() {
-        for (list, name) in
-            [("ro,quiet", "quiet"), ("degraded=1", "degraded=1"), ("cache", "cache"), ("fsck", "fsck")]
-        {
+        for (list, name) in [
+            ("ro,quiet", "quiet"),
+            ("rw,sync", "sync"),
+            ("degraded=1", "degraded=1"),
+            ("cache", "cache"),
+            ("fsck", "fsck"),
+        ] {
             assert!(parse(list).unwrap_err().contains(&format!("'{name}'")), "{list}");
         }
         assert!(parse("cache=lots").unwrap_err().contains("lots"));
