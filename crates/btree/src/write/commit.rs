@@ -329,6 +329,10 @@ impl Engine {
         }
         let room = self.writer.room_words(cell.load().sectors_written());
         let node = DirtyNode::new(Arc::clone(cell), &self.me, &self.journal, room);
+        if committer.oldest.len() > 64 + 2 * committer.dirty.len() {
+            // Most are clean by now, and even the memory of a weak reference adds up.
+            committer.oldest.retain(|node| node.strong_count() > 0);
+        }
         committer.oldest.push_back(Arc::downgrade(&node));
         committer.charge(&node, cell.memory_bytes());
         committer.dirty.insert(cell.id(), Arc::clone(&node));
