@@ -402,6 +402,22 @@ fn a_signal_leaves_it_clean() {
 }
 
 #[test]
+fn umount_says_if_it_could_not_be_marked_clean() {
+    let mut volume = Volume::new();
+    volume.mount();
+    // Somebody else writes to the device.
+    let device = File::options().write(true).open(volume.image()).unwrap();
+    device.write_all_at(&[0; 4096], 4096).unwrap();
+    let output = frazil(["umount", volume.path("").to_str().unwrap()]).output().unwrap();
+    let told = errors(&output);
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains("is unmounted, but") && told.contains("not marked clean"), "{told}");
+    let server = volume.server.take().unwrap().wait_with_output().unwrap();
+    assert_eq!(server.status.code(), Some(1));
+    assert!(errors(&server).contains("not marked clean"), "{}", errors(&server));
+}
+
+#[test]
 fn newer_formats_are_refused_with_what_to_do() {
     let image = golden::image("18-newer-1.28-casefold-lz4").scratch();
     let dir = tempfile::tempdir().unwrap();

@@ -12,12 +12,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use frazil_device::mounts;
 use frazil_fuse::Writable;
 use frazil_fuse::daemon::{self, Ready, Role};
 use frazil_posix::Fs;
+use frazil_volume::open::read_superblock;
 
 use self::options::{HELP, MountOptions};
-use crate::open::split_devices;
+use crate::open::{peek, split_devices};
 use crate::say;
 use crate::stop::{Done, FAILED, Outcome, Stop};
 
@@ -65,13 +67,31 @@ pub(crate) fn run(args: &Args) -> Outcome {
 pub(crate) fn umount(args: &UmountArgs) -> Outcome {
     let mut failed = None;
     for dir in &args.dirs {
-        if let Err(why) = frazil_fuse::umount(dir)
-            && let Some(Stop::Failed(before)) = failed.replace(Stop::failed(why))
+        if let Err(why) = umount_one(dir)
+            && let Some(Stop::Failed(before)) = failed.replace(why)
         {
             say::error(before);
         }
     }
     failed.map_or(Ok(Done::All), Err)
+}
+
+/// Unmounts; an error also if the volume was changed and could not be marked clean.
+fn umount_one(dir: &Path) -> Result<(), Stop> {
+    let mounted = dir.canonicalize().ok().and_then(|dir| mounts::at(&dir)).filter(|mount| !mount.read_only);
+    frazil_fuse::umount(dir).map_err(Stop::failed)?;
+    let Some(mounted) = mounted else { return Ok(()) };
+    for device in split_devices(&[mounted.source.into()]) {
+        // What cannot be looked at any more was pulled out, and that is not what was asked for.
+        let clean = peek(&device).map(|file| read_superblock(&file).is_ok_and(|sb| sb.flags.clean()));
+        if clean.is_ok_and(|clean| !clean) {
+            let (dir, device) = (dir.display(), device.display());
+            return Err(Stop::Failed(format!(
+                "{dir} is unmounted, but {device} was not marked clean (the system log says why); it recovers at its next mount"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Mounts, and returns when the mount is usable; in the process that serves it, or in the foreground, when it is gone.
