@@ -183,3 +183,18 @@ fn what_a_snapshot_keeps_can_be_shifted() {
     fs.delete_subvolume(TOP, b"snap", &ROOT).unwrap();
     world.stop();
 }
+
+#[test]
+fn a_name_that_two_snapshots_hold_is_one_name() {
+    let world = World::new(&[]);
+    let fs = &world.fs;
+    let file = fs.create(TOP, b"a", NewNode::File, 0o644, &ROOT).unwrap().node;
+    fs.link(file, TOP, b"b").unwrap();
+    fs.create_snapshot(SubvolId(1), TOP, b"snap", false, &ROOT).unwrap();
+    for (from, to) in [(&b"a"[..], &b"c"[..]), (b"c", b"a")] {
+        fs.rename((TOP, from), (TOP, to), RenameMode::Replace, false, &ROOT).unwrap();
+    }
+    assert_eq!(fs.getattr(file).unwrap().nlink, 2);
+    world.assert_right();
+    world.stop();
+}

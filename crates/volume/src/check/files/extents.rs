@@ -66,7 +66,8 @@ fn flush(check: &mut Check<'_>, versions: &mut Versions, slot: &mut Slot<Extent>
         }
         version.end = offset;
         version.sectors = version.sectors.saturating_add(extent.size.into());
-        if extent.ty != KeyType::RESERVATION && offset > end_of_file(check, inode.size) {
+        let beyond = !version.truncating && offset > end_of_file(check, inode.size);
+        if beyond && extent.ty != KeyType::RESERVATION {
             let fault = ItemFault::PastEnd { size: inode.size, snapshot: version.snapshot };
             item(check, BtreeId::EXTENTS, pos, fault);
         }

@@ -19,10 +19,13 @@ mod links;
 mod slots;
 mod xattrs;
 
+use std::collections::HashSet;
+
 use frazil_btree::View;
 use frazil_ondisk::units::{Inum, SnapshotId};
 use frazil_ondisk::values::inode::Inode;
-use frazil_ondisk::{Bpos, BtreeId, Key};
+use frazil_ondisk::values::logged_op::LoggedTruncate;
+use frazil_ondisk::{Bpos, BtreeId, Key, KeyType};
 
 use super::context::{Check, Feed};
 use super::faults::{InodeFault, ItemFault};
@@ -37,6 +40,8 @@ struct Version {
     inode: Option<Inode>,
     /// What its snapshot sees; `None` if that does not exist or is being deleted.
     view: Option<View>,
+    /// A truncation was interrupted, and what is behind its end is still to go.
+    truncating: bool,
     /// Sectors of the extents seen so far.
     sectors: u64,
     /// End of the last extent seen.
@@ -61,14 +66,16 @@ impl Versions {
     }
 
     /// Reads all keys of the number the feed stands at.
-    fn take(check: &mut Check<'_>, tables: &Tables, feed: &mut Feed<'_>, inum: Inum) -> Versions {
+    fn take(check: &mut Check<'_>, files: &Files<'_>, feed: &mut Feed<'_>, inum: Inum) -> Versions {
         let mut list = Vec::new();
         while let Some(key) = feed.key().filter(|key| key.k.pos.offset == inum.0) {
             let snapshot = SnapshotId(key.k.pos.snapshot);
             let inode = Inode::decode(key.k.ty, key.value).ok();
             if in_snapshot(check, key) {
-                let view = check.view(snapshot.0).filter(|_| !tables.is_dying_snapshot(snapshot));
-                list.push(Version { snapshot, inode, view, sectors: 0, end: 0, subdirs: 0, entries: 0 });
+                let view = check.view(snapshot.0).filter(|_| !files.tables.is_dying_snapshot(snapshot));
+                let truncating = files.truncating.contains(&(inum, snapshot));
+                let (sectors, end, subdirs, entries) = (0, 0, 0, 0);
+                list.push(Version { snapshot, inode, view, truncating, sectors, end, subdirs, entries });
             }
             feed.advance(check);
         }
@@ -81,6 +88,22 @@ struct Files<'t> {
     tables: &'t Tables,
     links: Links,
     loops: inodes::Loops,
+    /// Files whose truncation was interrupted, and the snapshots it was in.
+    truncating: HashSet<(Inum, SnapshotId)>,
+}
+
+/// The truncations that the next start goes on with (spec 40 §14.1).
+fn truncating(check: &mut Check<'_>, tables: &Tables) -> HashSet<(Inum, SnapshotId)> {
+    let mut found = HashSet::new();
+    check.each(BtreeId::LOGGED_OPS, 0, |_, key| {
+        if key.k.ty == KeyType::LOGGED_OP_TRUNCATE
+            && let Ok(op) = LoggedTruncate::decode(key.value)
+            && let Some(subvol) = tables.subvol(op.subvol)
+        {
+            found.insert((op.inum, subvol.snapshot));
+        }
+    });
+    found
 }
 
 /// Checks all files.
@@ -88,7 +111,8 @@ pub(super) fn check(check: &mut Check<'_>, tables: &Tables) {
     if !check.complete(BtreeId::SNAPSHOTS) {
         return;
     }
-    let mut files = Files { tables, links: Links::default(), loops: inodes::Loops::default() };
+    let truncating = truncating(check, tables);
+    let mut files = Files { tables, links: Links::default(), loops: inodes::Loops::default(), truncating };
     let mut inodes = Feed::new(check, BtreeId::INODES);
     let mut extents = Feed::new(check, BtreeId::EXTENTS);
     let mut dirents = Feed::new(check, BtreeId::DIRENTS);
@@ -101,7 +125,7 @@ pub(super) fn check(check: &mut Check<'_>, tables: &Tables) {
             xattrs.pos().map(|pos| pos.inode),
         ];
         let Some(inum) = next.into_iter().flatten().min().map(Inum) else { break };
-        let mut versions = Versions::take(check, tables, &mut inodes, inum);
+        let mut versions = Versions::take(check, &files, &mut inodes, inum);
         extents::check(check, &mut extents, &mut versions);
         dirents::check(check, &mut files, &mut dirents, &mut versions);
         xattrs::check(check, &mut xattrs, &versions);
