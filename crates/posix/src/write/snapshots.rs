@@ -301,10 +301,13 @@ impl Op<'_, '_> {
             others.extend(decode(key));
         }
         drop(cursor);
-        for (id, mut record) in others {
-            if record.state() == Some(SubvolumeState::Live)
-                && self.get_snapshot(record.snapshot).is_ok_and(|node| node.tree == tree)
-            {
+        // If all others are on their way out too, one of those: the tree stays as long as any of them.
+        for state in [SubvolumeState::Live, SubvolumeState::Unlinked] {
+            let of_tree = |(_, record): &&(SubvolId, Subvolume)| {
+                record.state() == Some(state)
+                    && self.get_snapshot(record.snapshot).is_ok_and(|node| node.tree == tree)
+            };
+            if let Some(&(id, mut record)) = others.iter().find(of_tree) {
                 record.flags &= !Subvolume::SNAP;
                 self.put_subvolume(id, &record);
                 value.master_subvol = id;
