@@ -23,6 +23,7 @@ use super::dirty::{DirtyNode, Fill};
 use super::hooks::{Blocked, Change, CommitError};
 use super::stage::{Changes, Draft, Placed, leaf, place};
 use super::{Committer, Engine};
+use crate::LEVEL_MAX;
 use crate::cell::NodeCell;
 use crate::delta::Entry;
 use crate::reads::Reads;
@@ -106,6 +107,7 @@ impl Engine {
     /// # Errors
     /// `Ok(None)` if something that was read has changed: nothing happened, the transaction has to begin again.
     pub(crate) fn commit(&self, proposal: &Proposal<'_>) -> Result<Option<Committed>, CommitError> {
+        let mut held = Vec::new();
         loop {
             let mut committer = self.committer.lock();
             let tried = self.try_commit(&mut committer, proposal, |_, _| Vec::new());
@@ -118,7 +120,7 @@ impl Engine {
                     return Ok(Some(committed));
                 }
                 Err(Retry::Conflict) => return Ok(None),
-                Err(retry) => self.before_retry(retry, proposal.watermark)?,
+                Err(retry) => self.before_retry(retry, proposal.watermark, &mut held)?,
             }
         }
     }
@@ -136,6 +138,7 @@ impl Engine {
         let watermark = Watermark::InteriorUpdates;
         let PointerChange { changes, records, triggers, valid } = *what;
         let proposal = Proposal { changes, records, reads: None, triggers, watermark };
+        let mut held = Vec::new();
         loop {
             let mut committer = self.committer.lock();
             if !valid() {
@@ -148,19 +151,26 @@ impl Engine {
                     drop(reservation);
                     return Ok(Some(committed));
                 }
-                Err(retry) => self.before_retry(retry, watermark)?,
+                Err(retry) => self.before_retry(retry, watermark, &mut held)?,
             }
         }
     }
 
-    /// Does, without locks, what an attempt could not wait for.
-    fn before_retry(&self, retry: Retry, watermark: Watermark) -> Result<(), CommitError> {
+    /// Does, without locks, what an attempt could not wait for. Nodes that were read for it are `held` until it succeeds, however small the cache is.
+    fn before_retry(
+        &self,
+        retry: Retry,
+        watermark: Watermark,
+        held: &mut Vec<Arc<NodeCell>>,
+    ) -> Result<(), CommitError> {
         match retry {
             Retry::Conflict => Ok(()),
             Retry::Blocked(Blocked::Failed(error)) => Err(error),
             Retry::Blocked(Blocked::First(action)) => action(),
             Retry::Blocked(Blocked::Absent { btree, pos }) => {
-                self.trees.descend(btree, pos, 0)?;
+                for level in 0..=LEVEL_MAX {
+                    held.extend(self.trees.descend(btree, pos, level)?.cell);
+                }
                 Ok(())
             }
             Retry::Room(words) => Ok(self.journal.wait_for_words(words, watermark, Wait::Forever)?),

@@ -56,7 +56,14 @@ impl Engine {
         if self.is_small(&snapshot.node) && self.merge(node, snapshot)? {
             return Ok(false);
         }
-        self.append(node, snapshot)
+        match self.append(node, snapshot) {
+            // The place is bad, or a device is: another place may do.
+            Err(CommitError::Device(why)) if self.journal.halted().is_none() => {
+                tracing::error!("{}: {why}; it is written anew elsewhere", snapshot.node.span());
+                self.replace(node, snapshot).map(|()| false)
+            }
+            done => done,
+        }
     }
 
     /// Appends a bset to the node.

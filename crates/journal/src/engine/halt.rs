@@ -70,6 +70,9 @@ pub enum JournalError {
     /// A thread that runs reclaim asked for room that only reclaim can make.
     #[error("reclaim would wait for itself")]
     WouldDeadlock,
+    /// The owner of a pin could not write back what it protects, however often it was asked; what it said.
+    #[error("something cannot be written back: {0}")]
+    NotWrittenBack(String),
     /// No entry is large enough.
     #[error("a reservation of {words} words, where an entry has at most {limit}")]
     TooLarge {

@@ -128,6 +128,9 @@ pub(crate) struct JournalDevice {
     pub(crate) ring: ring::Ring,
     /// May be written. Every writable member takes part in flushes, with or without a ring.
     pub(crate) writable: bool,
+    /// A write of an entry to it failed: it gets no more. Others still write to it (nodes, data), so it still takes part in flushes; if one fails,
+    /// what they wrote may be lost.
+    pub(crate) lost: bool,
     pub(crate) durability: usize,
     pub(crate) discard: bool,
     /// Somebody is discarding the bucket at `discard_idx`.
@@ -137,7 +140,12 @@ pub(crate) struct JournalDevice {
 impl JournalDevice {
     /// Whether copies of entries may go there. A device that counts for no copy gets none.
     pub(crate) fn takes_entries(&self) -> bool {
-        self.writable && self.durability > 0 && self.ring.len() > 0
+        self.has_ring() && self.durability > 0 && self.ring.len() > 0
+    }
+
+    /// Whether its ring is in use.
+    pub(crate) fn has_ring(&self) -> bool {
+        self.writable && !self.lost
     }
 }
 

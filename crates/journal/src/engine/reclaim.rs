@@ -22,6 +22,9 @@ const ROUND_PINS_MAX: u32 = 64;
 /// Cached keys flushed in one round at most (spec 20 §10.5).
 const ROUND_KEYS_MAX: u32 = 128;
 
+/// Failures in a row, with a wait between them, after which who wants everything written back is told that it cannot be.
+const FLUSH_FAILURES_MAX: u32 = 20;
+
 /// Where reclaim stands.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pace {
@@ -77,7 +80,7 @@ impl Journal {
     /// Sequence number up to which everything should be flushed: so that at most half of each ring and half of the FIFO is needed.
     fn target(&self, st: &Locked) -> u64 {
         let rings =
-            st.extra.devices.iter().filter(|d| d.writable).map(|d| d.ring.half_ahead()).max().unwrap_or(0);
+            st.extra.devices.iter().filter(|d| d.has_ring()).map(|d| d.ring.half_ahead()).max().unwrap_or(0);
         rings.max(st.seq.saturating_sub(self.core.pins.capacity() / 2))
     }
 
@@ -150,7 +153,7 @@ impl Journal {
     /// nothing is done: their own hold would never go away (spec 20 §10.5).
     ///
     /// # Errors
-    /// If the journal halts.
+    /// If the journal halts, or an owner fails to write back again and again.
     pub fn flush_pins(&self, upto: Seq) -> Result<bool, JournalError> {
         if self.core.pins.first_unreplayed().is_some() {
             return Ok(false);
@@ -166,12 +169,15 @@ impl Journal {
     }
 
     fn flush_class(&self, upto: u64, class: PinClass) -> Result<(), JournalError> {
+        let mut failures = 0;
         loop {
             let reclaiming = self.reclaiming.lock();
             while let Some(flush) = self.core.pins.next_to_flush(upto, &[class]) {
                 if !self.flush_pin(&flush) {
+                    failures += 1;
                     break;
                 }
+                failures = 0;
             }
             drop(reclaiming);
             self.pin_waiters.fetch_add(1, Ordering::AcqRel);
@@ -187,6 +193,10 @@ impl Journal {
             halted?;
             if !left {
                 return Ok(());
+            }
+            if failures >= FLUSH_FAILURES_MAX {
+                let why = self.lock().extra.reclaim.last_error.clone();
+                return Err(JournalError::NotWrittenBack(why.unwrap_or_default()));
             }
         }
     }

@@ -70,13 +70,13 @@ impl Journal {
 
     /// Whether some bucket may be discarded now.
     pub(crate) fn can_discard(&self, st: &Locked) -> bool {
-        st.extra.devices.iter().any(|d| d.writable && !d.discarding && d.ring.to_discard().is_some())
+        st.extra.devices.iter().any(|d| d.has_ring() && !d.discarding && d.ring.to_discard().is_some())
     }
 
     /// Whether discarding is worth doing in the background: when less than half of the ring is writable.
     pub(crate) fn wants_discard(&self, st: &Locked) -> bool {
         st.extra.devices.iter().any(|d| {
-            d.writable
+            d.has_ring()
                 && !d.discarding
                 && d.ring.to_discard().is_some()
                 && (!d.discard || d.ring.available(Grade::Discarded) < d.ring.len() / 2)
@@ -90,7 +90,7 @@ impl Journal {
             .extra
             .devices
             .iter()
-            .position(|d| d.writable && !d.discarding && d.ring.to_discard().is_some());
+            .position(|d| d.has_ring() && !d.discarding && d.ring.to_discard().is_some());
         let Some(i) = found else {
             self.leave(st);
             return false;

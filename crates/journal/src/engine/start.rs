@@ -201,6 +201,7 @@ impl Member {
             device: self.device,
             ring,
             writable: self.writable,
+            lost: false,
             durability: usize::from(self.durability),
             discard: self.discard,
             discarding: false,
@@ -326,7 +327,7 @@ impl Journal {
     pub fn set_writable(&self, dev: DevIndex, writable: bool) {
         let mut st = self.lock();
         for device in st.extra.devices.iter_mut().filter(|d| d.dev == dev) {
-            device.writable = writable;
+            (device.writable, device.lost) = (writable, false);
         }
         self.update_space(&mut st);
         self.leave(st);

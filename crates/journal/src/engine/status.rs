@@ -168,7 +168,7 @@ fn device_status(d: &super::JournalDevice) -> DeviceStatus {
     let at = |i: usize| (i, r.bucket_seq.get(i).copied().unwrap_or(0));
     DeviceStatus {
         dev: d.dev,
-        writable: d.writable,
+        writable: d.has_ring(),
         buckets: r.len(),
         bucket_sectors: r.bucket_sectors,
         room: r.room,

@@ -175,8 +175,8 @@ impl Journal {
     /// Writes entry `seq` to its devices.
     pub(crate) fn submit(&self, seq: u64) {
         let mut st = self.lock();
-        let writable: Vec<_> =
-            st.extra.devices.iter().filter(|d| d.writable).map(|d| (d.dev, d.device.clone())).collect();
+        let writable = st.extra.devices.iter().filter(|d| d.writable);
+        let writable: Vec<_> = writable.map(|d| (d.dev, d.device.clone(), d.lost)).collect();
         let turn = st.seq_ondisk + 1;
         let entry = st.entry(seq).expect("being written");
         let flush = entry.io.flush == Some(true);
@@ -186,12 +186,14 @@ impl Journal {
         drop(st);
 
         let mut outcome = Outcome::default();
-        if flush && let Some(error) = writable.iter().find_map(|(_, d)| d.flush().err()) {
+        if flush && let Some(error) = writable.iter().find_map(|(_, d, _)| d.flush().err()) {
             self.fail_write(seq, HaltReason::FlushFailed { error });
             return;
         }
         for target in targets {
-            let Some((_, device)) = writable.iter().find(|(dev, _)| *dev == target.dev) else { continue };
+            let usable =
+                |(dev, _, lost): &&(frazil_ondisk::units::DevIndex, _, bool)| *dev == target.dev && !lost;
+            let Some((_, device, _)) = writable.iter().find(usable) else { continue };
             let at = target.sector * SECTOR_BYTES;
             let result = if flush { device.write_fua_at(at, &image) } else { device.write_at(at, &image) };
             outcome.add(target, result, image.len() as u64);
@@ -228,7 +230,7 @@ impl Journal {
         self.finish_write(st, seq, last_error);
     }
 
-    /// Devices that failed are no longer used, and the host is told.
+    /// Devices that failed get no more entries, and the host is told.
     fn lose_devices<'a>(
         &'a self,
         mut st: Guard<'a>,
@@ -239,7 +241,7 @@ impl Journal {
         }
         for (target, _) in &failed {
             for device in st.extra.devices.iter_mut().filter(|d| d.dev == target.dev) {
-                device.writable = false;
+                device.lost = true;
             }
         }
         self.update_space(&mut st);

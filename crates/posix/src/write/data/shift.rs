@@ -92,7 +92,12 @@ impl WriteFs {
             t.put(&file);
             t.log_operation(KeyType::LOGGED_OP_FINSERT, encode(&op))
         })?;
-        self.finish_shift(at, op)
+        let done = self.finish_shift(at, op);
+        if let Err(error) = &done {
+            // Nobody may use a file that is half moved, and the next start goes on from the record: so nothing may be written any more.
+            self.live.stop_now(&format!("inode {} is half shifted: {error}", node_of(&op)));
+        }
+        done
     }
 
     /// Goes on with a shift from where its record at `at` stands.
