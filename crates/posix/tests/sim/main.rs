@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use frazil_device::MemDevice;
+use frazil_device::{Fault, MemDevice};
 use frazil_posix::Fs;
 use frazil_posix::write::WriteFs;
 use frazil_testing::seed::for_each_seed;
@@ -190,4 +190,76 @@ fn full(seed: u64) {
 #[test]
 fn a_full_volume_goes_on() {
     for_each_seed(3, full);
+}
+
+/// One operation of a device fails, or from some moment on all of a kind do.
+fn fault(rng: &mut fastrand::Rng, io: u64) -> Fault {
+    let kind = match rng.u8(0..5) {
+        0 => Fault::reads(),
+        1 | 2 => Fault::writes(),
+        3 => Fault::flushes(),
+        _ => Fault::any(),
+    };
+    let fault = kind.nth(rng.u64(1..=io));
+    match rng.u8(0..3) {
+        0 => fault,
+        1 => fault.times(rng.u64(1..4)),
+        _ => fault.once(),
+    }
+}
+
+/// Devices fail during a life; what was acknowledged is there afterwards.
+fn failing(seed: u64, lives: u32) {
+    let _watchdog = Watchdog::new(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (shape, images, model) = new_volume(&mut rng, seed);
+    let time = ManualTime::new();
+    let disks = Disks::new(&images);
+    let (images, model) = {
+        // Something to begin with.
+        let fs = start(&shape, disks.devices(), &time, rng.u64(..)).unwrap();
+        let mut run = run(&fs, &time, &mut rng, model);
+        let mut history = History::new(run.model.clone());
+        live(&mut run, &disks, 60, &mut history);
+        let mut model = run.model;
+        finish_all(&fs, &mut model);
+        fs.live().stop().unwrap();
+        model.forget_nameless();
+        (disks.crash(disks.time.now(), 1, &mut rng), model)
+    };
+    for life in 0..lives {
+        let disks = Disks::new(&images);
+        let failing = rng.usize(0..disks.faulty.len());
+        let io = [30, 300][rng.usize(0..2)];
+        let early = rng.u8(0..4) == 0;
+        let fault = fault(&mut rng, io);
+        let what = format!("seed {seed} life {life}, disk {failing} {fault:?}");
+        if early {
+            disks.faulty[failing].inject(fault.clone());
+        }
+        let mut history = History::new(model.clone());
+        match start(&shape, disks.devices(), &time, rng.u64(..)) {
+            Err(_) if early => {}
+            Err(error) => panic!("{what}: {error}"),
+            Ok(fs) => {
+                if !early {
+                    finish(&fs).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    disks.faulty[failing].inject(fault);
+                }
+                let mut run = run(&fs, &time, &mut rng, model.clone());
+                run.faults = true;
+                live(&mut run, &disks, 80, &mut history);
+            }
+        }
+        // The disk works again, or another has its content.
+        let end = disks.time.now();
+        for cut in 0..3 {
+            recover(&shape, &history, &disks.crash(end, cut, &mut rng), end, &format!("{what}, cut {cut}"));
+        }
+    }
+}
+
+#[test]
+fn devices_may_fail() {
+    for_each_seed(12, |seed| failing(seed, 4));
 }

@@ -112,6 +112,10 @@ impl Run<'_> {
 
     /// These objects must be as the model has them, by themselves.
     pub(crate) fn look(&mut self, ids: &[NodeId]) {
+        if self.faults && self.fs.live().journal().halted().is_some() {
+            // What stopped in the middle of an operation is of no use to anybody; what counts is what is found afterwards.
+            return;
+        }
         for id in ids.iter().filter(|id| self.model.nodes.contains_key(id)) {
             let node = match observe::node(self.fs, *id) {
                 Ok(node) => node,
