@@ -86,7 +86,7 @@ impl WriteFs {
 
     fn run_shift(&self, op: LoggedFinsert, caller: &Caller<'_>) -> Result<()> {
         let at = self.change(|t| {
-            // The set-id bits go now; times follow with the size.
+            // Times and set-id bits change now, and not again, however much later the rest is done.
             let mut file = t.content(node_of(&op))?;
             t.touch_content(&mut file, Some(caller))?;
             t.put(&file);
@@ -201,7 +201,6 @@ impl Op<'_, '_> {
                 op.state = FinsertState::FINISH;
             }
         }
-        self.touch_content(&mut file, None)?;
         self.put(&file);
         if op.state == FinsertState::FINISH {
             self.t.delete(BtreeId::LOGGED_OPS, at);
