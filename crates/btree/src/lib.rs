@@ -1,6 +1,7 @@
 //! bcachefs b-trees: from (b-tree, position) to a key.
 //!
-//! A volume is a set of b-trees whose nodes are append-only logs of sorted keys on the devices (spec 30). This crate reads them.
+//! A volume is a set of b-trees whose nodes are append-only logs of sorted keys on the devices (spec 30). This crate reads them, and
+//! changes them: see [`mod@write`] for that half.
 //!
 //! ```text
 //! get, Cursor, SnapshotCursor        what is asked for
@@ -14,8 +15,9 @@
 //!
 //! Three decisions shape it:
 //!
-//! * **Nodes are immutable and shared.** What is read is merged into one sorted run at once. Readers hold `Arc`s and take no lock
-//!   while they iterate; a key is lent where it lies, or kept with a [`KeyHandle`].
+//! * **Readers look at versions.** What is read is merged into one sorted run at once; what changes lies beside it until it is written.
+//!   A reader holds a version of the two by an `Arc` and takes no lock while it iterates; a key is lent where it lies, or kept with a
+//!   [`KeyHandle`].
 //! * **The overlay stays apart.** Keys of an unclean journal are not put into nodes but merged on the way, at all levels: in
 //!   leaves key by key, in interior nodes through a table of children made when the node is loaded.
 //! * **Damage has a range.** What cannot be read is an [`Error`] that says which positions are lost, and a cursor can
@@ -27,6 +29,7 @@
 //! | walking keys in both directions | `cursor.rs` |
 //! | the table of children, gaps and overlaps | `node.rs` |
 //! | merging a node with the journal's keys | `view.rs`, `overlay.rs` |
+//! | a node that changes; what is not on disk yet | `cell.rs`, `delta.rs` |
 //! | eviction, and many threads wanting one node | `cache.rs` |
 //! | replicas, checksums, blacklisted updates | `node_store.rs` |
 //! | who is whose ancestor | `snapshots.rs`; while that changes `live_snapshots.rs` |

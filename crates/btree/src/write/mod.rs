@@ -45,7 +45,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use frazil_journal::Journal;
-use frazil_ondisk::BtreeId;
 use frazil_ondisk::units::NodeSeq;
 use parking_lot::Mutex;
 
@@ -186,16 +185,4 @@ impl Engine {
     fn restarts(&self) -> bool {
         self.restart_one_in != 0 && self.random.lock().u32(0..self.restart_one_in) == 0
     }
-}
-
-/// Whether keys of a b-tree go through the buffer (spec 70 §3.1).
-pub fn is_buffered(btree: BtreeId) -> bool {
-    matches!(
-        btree,
-        BtreeId::LRU
-            | BtreeId::BACKPOINTERS
-            | BtreeId::DELETED_INODES
-            | BtreeId::REBALANCE_WORK
-            | BtreeId::ACCOUNTING
-    )
 }
