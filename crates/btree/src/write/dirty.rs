@@ -43,6 +43,13 @@ struct Inner {
     room_words: usize,
 }
 
+impl Inner {
+    /// What changes of so many words are to the room that is left.
+    fn fill(&self, words: usize) -> Fill {
+        if words > self.room_words { Fill::Full } else { Fill::Fits }
+    }
+}
+
 /// A look at a node for writing it.
 pub(crate) struct Snapshot {
     pub(crate) node: Arc<Node>,
@@ -79,7 +86,7 @@ impl DirtyNode {
         let words = self.cell.put(key, inner.writing);
         inner.newest = inner.newest.max(newest);
         self.pins[inner.pin].add(under, self);
-        if words > inner.room_words { Fill::Full } else { Fill::Fits }
+        inner.fill(words)
     }
 
     /// Whether its changes have outgrown a whole node.
@@ -142,7 +149,7 @@ impl DirtyNode {
         let words = self.cell.put(key, inner.writing);
         inner.newest = inner.newest.max(from.newest);
         self.pins[inner.pin].copy(&old.pins[from.pin], self);
-        if words > inner.room_words { Fill::Full } else { Fill::Fits }
+        inner.fill(words)
     }
 
     /// Nothing is left to be written and nobody is writing.

@@ -248,10 +248,10 @@ impl Engine {
         let parts = parts.min(keys.len().max(1));
         let share = if parts == 2 { total * 3 / 5 } else { total.div_ceil(parts) };
         let mut dealt = Vec::with_capacity(parts);
-        let (mut rest, mut from) = (keys, 0);
+        let mut rest = keys;
         for left in (1..parts).rev() {
             let mut sum = 0;
-            let cut = rest[from..].iter().take_while(|key| {
+            let cut = rest.iter().take_while(|key| {
                 let take = sum < share;
                 sum += words(key);
                 take
@@ -260,7 +260,7 @@ impl Engine {
             let cut = cut.count().clamp(1, rest.len() - left);
             let (part, behind) = rest.split_at(cut);
             dealt.push(part);
-            (rest, from) = (behind, 0);
+            rest = behind;
         }
         dealt.push(rest);
         dealt.into_iter().map(|keys| Part { keys, of: parts }).collect()
@@ -332,11 +332,7 @@ impl Engine {
             let root = Root::At { level: span.level + 1, key: above.pointer.clone() };
             self.trees.set_root(span.btree, root, Arc::clone(&above.cell));
         } else {
-            let kept = fresh.iter().map(|part| part.pointer.k.pos);
-            let gone: Vec<Bpos> =
-                run.iter().map(|o| o.pointer.k.pos).filter(|pos| !kept.clone().any(|k| k == *pos)).collect();
-            for pos in gone {
-                let deleted = KeyBuf::new(KeyType::DELETED, pos, 0, []);
+            for deleted in deleted(run, fresh) {
                 self.install_pointer(committer, span, &deleted, None, reservation, &mut full);
             }
             for part in fresh {
@@ -431,9 +427,13 @@ fn records(
         let key = fresh[0].pointer.clone();
         return vec![PointerRecord { ty: EntryType::BTREE_ROOT, btree, level, key }];
     }
-    let kept = |pos: Bpos| fresh.iter().any(|part| part.pointer.k.pos == pos);
-    let gone = run.iter().map(|old| old.pointer.k.pos).filter(|pos| !kept(*pos));
-    let deleted = gone.map(|pos| KeyBuf::new(KeyType::DELETED, pos, 0, []));
-    let keys = deleted.chain(fresh.iter().map(|part| part.pointer.clone()));
+    let keys = deleted(run, fresh).chain(fresh.iter().map(|part| part.pointer.clone()));
     keys.map(|key| PointerRecord { ty: EntryType::BTREE_KEYS, btree, level: level + 1, key }).collect()
+}
+
+/// What takes the pointers out of the parent at whose positions no new node ends.
+fn deleted(run: &[Old<'_>], fresh: &[Fresh]) -> impl Iterator<Item = KeyBuf> {
+    let kept = |pos: Bpos| fresh.iter().any(|part| part.pointer.k.pos == pos);
+    let gone = run.iter().map(|old| old.pointer.k.pos).filter(move |pos| !kept(*pos));
+    gone.map(|pos| KeyBuf::new(KeyType::DELETED, pos, 0, []))
 }
