@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Mount {
     /// "major:minor" of the mounted device; of an invented one for filesystems without a device.
     pub number: String,
+    /// The directory of the filesystem that is mounted: `/`, unless only a part of it is (`mount --bind`).
+    pub root: PathBuf,
     /// The directory (or file) it is mounted on.
     pub mount_point: PathBuf,
     /// Type of filesystem; for FUSE with a subtype it is like `fuse.frazil`.
@@ -20,6 +22,8 @@ pub struct Mount {
     pub source: String,
     /// Whether the filesystem as a whole, not just this mount of it, is read-only.
     pub read_only: bool,
+    /// The user who mounted it; known for FUSE only.
+    pub user: Option<u32>,
 }
 
 impl Mount {
@@ -41,20 +45,26 @@ pub fn at(canonical: &Path) -> Option<Mount> {
     table().into_iter().rev().find(|mount| mount.mount_point == canonical)
 }
 
+/// The topmost mount in which this path lies. The path must be canonical.
+pub fn covering(canonical: &Path) -> Option<Mount> {
+    let covers = |mount: &Mount| canonical.starts_with(&mount.mount_point);
+    // Of several as deep as each other, the one that was mounted last hides the others.
+    table().into_iter().filter(covers).max_by_key(|mount| mount.mount_point.components().count())
+}
+
 /// Parses "id parent major:minor root dir options [tags…] - type source superoptions" (proc(5)).
 pub(crate) fn parse(line: &str) -> Option<Mount> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(2);
     let mut filesystem = filesystem.split(' ');
     let number = mount.next()?.to_owned();
-    let mount_point = unescape(mount.nth(1)?).into();
-    Some(Mount {
-        number,
-        mount_point,
-        fs_type: filesystem.next()?.to_owned(),
-        source: unescape(filesystem.next()?),
-        read_only: filesystem.next()?.split(',').any(|option| option == "ro"),
-    })
+    let root = unescape(mount.next()?).into();
+    let mount_point = unescape(mount.next()?).into();
+    let (fs_type, source) = (filesystem.next()?.to_owned(), unescape(filesystem.next()?));
+    let mut options = filesystem.next()?.split(',');
+    let read_only = options.clone().any(|option| option == "ro");
+    let user = options.find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
+    Some(Mount { number, root, mount_point, fs_type, source, read_only, user })
 }
 
 /// Undoes the octal escapes of blanks in the mount table.
@@ -76,6 +86,7 @@ mod tests {
         assert_eq!(mount.mount_point, Path::new("/mnt 2"));
         assert_eq!((mount.fs_type.as_str(), mount.source.as_str()), ("ext4", "/dev/root\\x"));
         assert!(mount.read_only);
+        assert_eq!((mount.root.as_path(), mount.user), (Path::new("/mnt1"), None));
         assert_eq!(parse("36 35 98:0 /mnt1"), None);
         assert_eq!(parse(""), None);
     }
@@ -85,7 +96,10 @@ mod tests {
         assert_eq!(at(Path::new("/proc")).unwrap().fs_type, "proc");
         assert!(!at(Path::new("/proc")).unwrap().is_fuse());
         assert_eq!(at(Path::new("/proc/self")), None);
-        let fuse = parse("1 2 0:5 / /mnt rw - fuse.frazil /dev/sdb1 rw").unwrap();
+        let fuse = parse("1 2 0:5 / /mnt rw - fuse.frazil /dev/sdb1 rw,user_id=1000,group_id=0").unwrap();
         assert!(fuse.is_fuse());
+        assert_eq!(fuse.user, Some(1000));
+        assert_eq!(covering(Path::new("/proc/self/status")).unwrap().mount_point, Path::new("/proc"));
+        assert_eq!(covering(Path::new("/procedures")).unwrap().mount_point, Path::new("/"));
     }
 }

@@ -26,6 +26,6 @@ pub mod write;
 
 pub use error::{Notice, OpenError, SuperblockError};
 pub use open::{JournalView, OpenOptions, Passphrase, Recovery, open};
-pub use usage::{DevUsage, Usage};
+pub use usage::{Compressed, DevUsage, Usage};
 pub use volume::Volume;
 pub use write::{Foundation, WriteOptions, open_rw};

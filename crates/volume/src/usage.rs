@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use frazil_btree::Btrees;
 use frazil_ondisk::btree_id::BtreeId;
+use frazil_ondisk::compression::CompressionType;
 use frazil_ondisk::data_type::DataType;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::members::{Member, MemberState, Members};
@@ -55,6 +56,23 @@ pub struct Usage {
     pub inodes: u64,
     /// By device and kind of data.
     pub devices: BTreeMap<(DevIndex, DataType), DevUsage>,
+    /// Disk sectors by what they hold and which devices have the copies.
+    pub replicas: BTreeMap<ReplicasEntry, Sectors>,
+    /// By type of compression; what is not compressed is in none.
+    pub compression: BTreeMap<CompressionType, Compressed>,
+    /// Disk sectors of the nodes of each b-tree.
+    pub btrees: BTreeMap<BtreeId, Sectors>,
+}
+
+/// Data compressed in one way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Compressed {
+    /// Extents.
+    pub extents: u64,
+    /// Sectors before.
+    pub uncompressed: Sectors,
+    /// Sectors after, one copy counted.
+    pub compressed: Sectors,
 }
 
 impl Volume {
@@ -213,12 +231,30 @@ impl Usage {
             AccountingPos::PersistentReserved { nr_replicas } => {
                 grow(&mut self.reserved, counter(0).saturating_mul(nr_replicas.into()));
             }
-            AccountingPos::Replicas { data_type, .. } => match data_type {
-                DataType::BTREE => grow(&mut self.btree, counter(0)),
-                DataType::USER | DataType::PARITY => grow(&mut self.data, counter(0)),
-                DataType::CACHED => grow(&mut self.cached, counter(0)),
-                _ => {}
-            },
+            AccountingPos::Replicas { data_type, nr_required, devs } => {
+                match data_type {
+                    DataType::BTREE => grow(&mut self.btree, counter(0)),
+                    DataType::USER | DataType::PARITY => grow(&mut self.data, counter(0)),
+                    DataType::CACHED => grow(&mut self.cached, counter(0)),
+                    _ => {}
+                }
+                let entry = ReplicasEntry { data_type, nr_required, devs: devs.iter().collect() };
+                self.replicas.insert(entry, Sectors(counter(0)));
+            }
+            AccountingPos::Compression { ty } => {
+                let compressed = Compressed {
+                    extents: counter(0),
+                    uncompressed: Sectors(counter(1)),
+                    compressed: Sectors(counter(2)),
+                };
+                self.compression.insert(ty, compressed);
+            }
+            AccountingPos::Btree { id } => {
+                // Ids are wider here than anywhere else, and no b-tree needs that.
+                if let Ok(id) = u8::try_from(id) {
+                    self.btrees.insert(BtreeId(id), Sectors(counter(0)));
+                }
+            }
             AccountingPos::DevDataType { dev, data_type } => {
                 let usage = DevUsage {
                     buckets: counter(0),

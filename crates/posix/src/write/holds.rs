@@ -110,6 +110,11 @@ impl Holds {
         }
     }
 
+    /// What is held in a subvolume.
+    pub(crate) fn held_in(&self, subvol: SubvolId) -> Vec<NodeId> {
+        self.0.lock().keys().copied().filter(|node| node.subvol == subvol).collect()
+    }
+
     /// The subvolumes through which an inode is held.
     pub(crate) fn subvols_of(&self, inum: Inum) -> Vec<SubvolId> {
         self.0.lock().keys().filter(|node| node.inum == inum).map(|node| node.subvol).collect()
@@ -127,6 +132,8 @@ mod tests {
         holds.add(a);
         holds.add(a);
         assert!(holds.unnamed(a) && !holds.unnamed(b));
+        assert_eq!(holds.held_in(a.subvol), [a]);
+        assert_eq!(holds.held_in(SubvolId(7)), []);
         assert_eq!(holds.drop(a, 1), Released::Kept);
         assert_eq!(holds.drop(a, 1), Released::Remove);
         assert_eq!(holds.drop(a, 1), Released::Kept);

@@ -59,12 +59,14 @@ mod xattr;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use frazil_btree::write::{CommitOptions, Engine};
 use frazil_btree::{LiveSnapshots, SnapshotTable};
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::features::Features;
 use frazil_ondisk::superblock::options::OptionSpec;
+use frazil_ondisk::units::SubvolId;
 use frazil_volume::write::{Live, WallClock};
 use parking_lot::{Mutex, RwLock};
 
@@ -120,6 +122,9 @@ pub struct WriteFs {
     pub(crate) snapshot_gate: RwLock<()>,
     content: ContentLocks,
     logged: LoggedLosses,
+    /// The largest id of a subvolume that was deleted. Whoever was told of its objects knows them by that id, so it is not used again while the
+    /// volume is open.
+    deleted_subvol_max: AtomicU32,
     /// Longest data that is stored in its key, in bytes (spec 40 §7.5).
     pub(crate) inline_max: usize,
 }
@@ -160,6 +165,7 @@ impl WriteFs {
             snapshot_gate: RwLock::default(),
             content: ContentLocks::default(),
             logged: LoggedLosses::default(),
+            deleted_subvol_max: AtomicU32::new(0),
             inline_max: inline_max as usize,
             superblock,
         })
@@ -303,6 +309,11 @@ impl WriteFs {
     /// Whether a directory may take names that differ in case for the same.
     pub fn folds_case(&self) -> bool {
         self.names.casefold || self.superblock.features.contains(Features::CASEFOLDING)
+    }
+
+    /// The objects in a subvolume that are held.
+    pub fn held_in(&self, subvol: SubvolId) -> Vec<NodeId> {
+        self.holds.held_in(subvol)
     }
 
     /// As [`crate::Fs::subvolumes`].

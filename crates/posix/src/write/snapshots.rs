@@ -9,6 +9,7 @@
 //! below.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use frazil_ondisk::units::{Inum, SnapshotId, SubvolId};
 use frazil_ondisk::values::inode::Inode;
@@ -94,6 +95,7 @@ impl WriteFs {
         if self.change(|op| op.forget_descent(*subvol))? {
             return Ok(true);
         }
+        self.deleted_subvol_max.fetch_max(subvol.0, Ordering::Relaxed);
         let finished = self.change(|op| op.finish_deletion(*subvol, dead))?;
         deletion.0 = None;
         if finished {

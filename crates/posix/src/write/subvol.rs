@@ -8,6 +8,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use frazil_btree::{SnapshotInfo, SnapshotTable};
 use frazil_ondisk::units::{Inum, SnapshotId, SubvolId};
@@ -274,7 +275,8 @@ impl Op<'_, '_> {
     }
 
     fn new_subvol_id(&self) -> Result<SubvolId> {
-        let last = self.last_id(BtreeId::SUBVOLUMES)?;
+        let deleted = self.fs.deleted_subvol_max.load(Ordering::Relaxed);
+        let last = self.last_id(BtreeId::SUBVOLUMES)?.max(deleted.into());
         if last >= SUBVOL_MAX { Err(Error::NoSpace) } else { Ok(SubvolId(last as u32 + 1)) }
     }
 
