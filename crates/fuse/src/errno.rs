@@ -21,6 +21,11 @@ impl Errno {
     pub(crate) const RANGE: Errno = Errno(Code::RANGE);
     pub(crate) const STALE: Errno = Errno(Code::STALE);
 
+    /// The number as programs know it.
+    pub(crate) fn code(self) -> i32 {
+        self.0.raw_os_error()
+    }
+
     /// The number as replies carry it: negative.
     pub(crate) fn negative(self) -> i32 {
         -self.0.raw_os_error()

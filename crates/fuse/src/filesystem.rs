@@ -8,7 +8,8 @@
 use std::ops::ControlFlow;
 
 use frazil_posix::write::WriteFs;
-use frazil_posix::{Attr, DirEntry, Fs, FsStat, NodeId, Result, Whence};
+use frazil_posix::{Attr, DirEntry, Fs, FsStat, NodeId, Result, SubvolInfo, Whence};
+use frazil_volume::Volume;
 
 /// Takes one entry of a directory and says whether to go on.
 pub type TakeEntry<'a> = dyn FnMut(DirEntry<'_>) -> ControlFlow<()> + 'a;
@@ -56,6 +57,16 @@ pub trait Filesystem: Send + Sync + 'static {
     fn writer(&self) -> Option<&WriteFs> {
         None
     }
+
+    /// The volume that is only read; `None` if it is changed, or if there is none.
+    fn volume(&self) -> Option<&Volume> {
+        None
+    }
+
+    /// The subvolumes.
+    fn subvolumes(&self) -> Result<Vec<SubvolInfo>> {
+        Ok(Vec::new())
+    }
 }
 
 impl Filesystem for Fs {
@@ -101,6 +112,14 @@ impl Filesystem for Fs {
 
     fn statfs(&self) -> Result<FsStat> {
         self.statfs()
+    }
+
+    fn volume(&self) -> Option<&Volume> {
+        Some(self.volume())
+    }
+
+    fn subvolumes(&self) -> Result<Vec<SubvolInfo>> {
+        self.subvolumes()
     }
 }
 
@@ -151,5 +170,9 @@ impl Filesystem for WriteFs {
 
     fn writer(&self) -> Option<&WriteFs> {
         Some(self)
+    }
+
+    fn subvolumes(&self) -> Result<Vec<SubvolInfo>> {
+        self.subvolumes()
     }
 }

@@ -10,11 +10,12 @@
 //! turn has been answered before its interrupt can be read.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::request::Unique;
+use crate::stats::Kind;
 
 /// How often it is looked whether a caller is dying.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -37,12 +38,34 @@ struct Caller {
     pid: u32,
     /// It got a signal.
     interrupted: bool,
+    /// What it asked for, and since when it waits.
+    asked: (Kind, Instant),
+}
+
+/// A request that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Waiter {
+    /// What is asked for.
+    pub(crate) kind: Kind,
+    /// The thread that waits for the reply; 0 if there is none.
+    pub(crate) pid: u32,
+    pub(crate) since: Instant,
 }
 
 impl InFlight {
     /// A request is about to wait.
-    pub(crate) fn add(&self, unique: Unique, pid: u32) {
-        self.state.lock().requests.insert(unique, Caller { pid, interrupted: false });
+    pub(crate) fn add(&self, unique: Unique, pid: u32, asked: (Kind, Instant)) {
+        self.state.lock().requests.insert(unique, Caller { pid, interrupted: false, asked });
+    }
+
+    /// The requests that wait, longest first.
+    pub(crate) fn waiters(&self) -> Vec<Waiter> {
+        let state = self.state.lock();
+        let waiter = |&Caller { pid, asked: (kind, since), .. }: &Caller| Waiter { kind, pid, since };
+        let mut waiters: Vec<Waiter> = state.requests.values().map(waiter).collect();
+        drop(state);
+        waiters.sort_by_key(|waiter| waiter.since);
+        waiters
     }
 
     /// Claims the right to answer; `false` if somebody else has.
@@ -113,7 +136,10 @@ mod tests {
     #[test]
     fn a_request_is_claimed_once() {
         let requests = InFlight::default();
-        requests.add(Unique(1), 812);
+        requests.add(Unique(1), 812, (Kind::Write, Instant::now()));
+        requests.add(Unique(2), 813, (Kind::Read, Instant::now() - LOOK_EVERY));
+        let waiting = requests.waiters().iter().map(|w| (w.kind, w.pid)).collect::<Vec<_>>();
+        assert_eq!(waiting, [(Kind::Read, 813), (Kind::Write, 812)]);
         assert!(requests.claim(Unique(1)));
         assert!(!requests.claim(Unique(1)));
     }
@@ -128,11 +154,11 @@ mod tests {
 
     #[test]
     fn only_the_interrupted_and_dying_are_given_up() {
-        let requests = InFlight::default();
+        let (requests, asked) = (InFlight::default(), (Kind::Read, Instant::now()));
         // No such process: dead, which is as good as dying.
-        requests.add(Unique(1), u32::MAX);
-        requests.add(Unique(2), u32::MAX);
-        requests.add(Unique(3), std::process::id());
+        requests.add(Unique(1), u32::MAX, asked);
+        requests.add(Unique(2), u32::MAX, asked);
+        requests.add(Unique(3), std::process::id(), asked);
         let (sent, received) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| requests.watch(|unique| sent.send(unique).unwrap()));

@@ -41,6 +41,7 @@
 mod adapter;
 mod attach;
 mod change;
+pub mod control;
 pub mod daemon;
 mod directory;
 mod errno;
@@ -50,9 +51,11 @@ mod interrupts;
 mod live;
 mod mount;
 mod node_ids;
+mod notify;
 mod reply;
 mod request;
 mod session;
+mod stats;
 mod turn;
 mod writer;
 

@@ -23,6 +23,8 @@ use signal_hook::iterator::Signals;
 
 use crate::adapter::{Adapter, SERVER_XATTR};
 use crate::attach::{self, Detach, FS_TYPE, Options};
+use crate::control::commands::MountCommands;
+use crate::control::server::Server;
 use crate::daemon::Ready;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
@@ -42,6 +44,8 @@ const END_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct Mount {
     place: Place,
     ended: Ended,
+    /// None if it cannot be controlled.
+    control: Option<Server>,
 }
 
 /// Where a mount is, and which one: the directory may carry another one by the time it is unmounted.
@@ -59,9 +63,10 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
     let device = attach::attach(&dir, options)?;
     let place = Place { number: mounts::at(&dir).map(|mount| mount.number), dir };
     match Session::start(device, adapter) {
-        Ok(ended) => {
+        Ok((ended, session)) => {
             attach::raise_readahead(&place.dir, READAHEAD_KIB);
-            Ok(Mount { place, ended })
+            let control = control(&place, MountCommands::new(session));
+            Ok(Mount { place, ended, control })
         }
         Err(err) => {
             // The first error is the one to report.
@@ -69,6 +74,13 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
             Err(Error::system("serve", &place.dir, err))
         }
     }
+}
+
+/// Listens for commands. A mount without is still a mount.
+fn control<F: Filesystem>(place: &Place, commands: MountCommands<F>) -> Option<Server> {
+    let number = place.number.as_ref()?;
+    let server = Server::start(number, commands);
+    server.inspect_err(|e| tracing::warn!("{} cannot be controlled: {e}", place.dir.display())).ok()
 }
 
 impl Mount {
@@ -80,12 +92,14 @@ impl Mount {
     /// Waits until somebody has unmounted it and the filesystem has been dropped by all threads.
     pub fn wait(&self) {
         self.ended.wait();
+        // Commands may still be using the filesystem.
+        self.control.iter().for_each(Server::end);
     }
 
     /// Unmounts it and waits until the filesystem has been dropped by all threads. [`Error::Busy`] leaves it as it was.
     pub fn unmount(&self) -> Result<(), Error> {
         self.place.detach(Detach::IfIdle)?;
-        self.ended.wait();
+        self.wait();
         Ok(())
     }
 }
@@ -94,7 +108,7 @@ impl Drop for Mount {
     fn drop(&mut self) {
         // If it cannot be detached, waiting for its end could be for ever.
         if self.place.stop().is_ok() {
-            self.ended.wait();
+            self.wait();
         }
     }
 }

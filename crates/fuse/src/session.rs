@@ -13,17 +13,21 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
+use std::time::Instant;
 
 use frazil_device::waiting;
 use parking_lot::Mutex;
 use rustix::io::Errno as Code;
 
 use crate::adapter::{Adapter, READ_BYTES_MAX};
+use crate::change::Change;
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::interrupts::InFlight;
+use crate::notify::Notice;
 use crate::reply::{Init, Reply};
 use crate::request::{Op, Request, Unique};
+use crate::stats::{Kind, Stats};
 use crate::turn::{Left, Turn};
 
 /// The newest minor protocol version that is spoken here.
@@ -91,6 +95,7 @@ pub(crate) struct Session<F> {
     adapter: Adapter<F>,
     turn: Turn,
     in_flight: InFlight,
+    stats: Stats,
 }
 
 /// Tells when a session is over.
@@ -115,11 +120,12 @@ impl<F: Filesystem> Adapter<F> {
 }
 
 impl<F: Filesystem> Session<F> {
-    /// Agrees with the kernel on how to talk, and starts to answer.
-    pub(crate) fn start(device: File, mut adapter: Adapter<F>) -> io::Result<Ended> {
+    /// Agrees with the kernel on how to talk, and starts to answer. The session is there until it is over.
+    pub(crate) fn start(device: File, mut adapter: Adapter<F>) -> io::Result<(Ended, Weak<Session<F>>)> {
         shake_hands(&device, &mut adapter)?;
-        let session =
-            Arc::new(Session { device, adapter, turn: Turn::new(), in_flight: InFlight::default() });
+        let (turn, in_flight, stats) = (Turn::new(), InFlight::default(), Stats::default());
+        let session = Arc::new(Session { device, adapter, turn, in_flight, stats });
+        let watchable = Arc::downgrade(&session);
         let (running, ended) = channel();
         let watched = session.clone();
         let watching = running.clone();
@@ -129,7 +135,28 @@ impl<F: Filesystem> Session<F> {
             drop(watching);
         })?;
         spawn(session, running)?;
-        Ok(Ended(Mutex::new(ended)))
+        Ok((Ended(Mutex::new(ended)), watchable))
+    }
+
+    /// What answers.
+    pub(crate) fn adapter(&self) -> &Adapter<F> {
+        &self.adapter
+    }
+
+    /// What was asked for so far.
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The requests that wait.
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// Tells the kernel what has changed. For threads that hold no lock and answer no request: it may have to wait for answers.
+    pub(crate) fn notify(&self, notice: &Notice<'_>) {
+        // An error means that the kernel has not cached it, or that the mount is gone.
+        let _ = rustix::io::write(&self.device, &notice.encode(&self.adapter.ids));
     }
 
     fn watch(&self) {
@@ -170,14 +197,22 @@ impl<F: Filesystem> Session<F> {
             return self.in_flight.interrupt(unique);
         }
         reply.clear();
-        seat.request.set((request.unique, request.pid));
+        let kind = Kind::of(&request.op);
+        seat.request.set((request.unique, request.pid, kind));
+        let begun = self.stats.begin(kind);
         // A panic must not take the turn with it, which would stop the mount, nor leave the caller waiting.
         let answer = AssertUnwindSafe(|| self.adapter.answer(&request, reply));
         let Some(outcome) = catch_unwind(answer).unwrap_or(Some(Err(Errno::IO))) else {
             // Nobody waits for it, also if it had to wait itself.
             self.in_flight.claim(request.unique);
-            return;
+            return self.stats.end(&begun, seat.waits_from.take(), Ok(0));
         };
+        let bytes = match request.op {
+            Op::Read { .. } => reply.len() as u64,
+            Op::Change(Change::Write { data, .. }) => data.len() as u64,
+            _ => 0,
+        };
+        self.stats.end(&begun, seat.waits_from.take(), outcome.map(|()| bytes).map_err(drop));
         if seat.reading.get() || self.in_flight.claim(request.unique) {
             self.send(request.unique, outcome, reply);
         }
@@ -210,14 +245,16 @@ struct Seat<F> {
     running: Sender<Running>,
     /// It has the turn.
     reading: Cell<bool>,
-    /// The request it is answering, and the thread that waits for it.
-    request: Cell<(Unique, u32)>,
+    /// The request it is answering, the thread that waits for it, and what it asks for.
+    request: Cell<(Unique, u32, Kind)>,
+    /// When the request began to wait, if it did.
+    waits_from: Cell<Option<Instant>>,
 }
 
 impl<F: Filesystem> Seat<F> {
     fn new(session: Weak<Session<F>>, running: Sender<Running>) -> Seat<F> {
-        let request = Cell::new((Unique(0), 0));
-        Seat { session, running, reading: Cell::new(false), request }
+        let request = Cell::new((Unique(0), 0, Kind::Other));
+        Seat { session, running, reading: Cell::new(false), request, waits_from: Cell::default() }
     }
 
     /// The request is about to wait: leaves the turn to another thread, if this one has it.
@@ -226,9 +263,11 @@ impl<F: Filesystem> Seat<F> {
             return;
         }
         let Some(session) = self.session.upgrade() else { return };
-        let (unique, pid) = self.request.get();
+        let (unique, pid, kind) = self.request.get();
+        let now = Instant::now();
+        self.waits_from.set(Some(now));
         // Before anybody can read an interrupt for it.
-        session.in_flight.add(unique, pid);
+        session.in_flight.add(unique, pid, (kind, now));
         if session.turn.leave() == Left::NeedsThread && spawn(session.clone(), self.running.clone()).is_err()
         {
             // Out of threads: requests wait until this one is done.

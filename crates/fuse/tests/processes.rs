@@ -170,7 +170,7 @@ fn mount_returns_when_usable_and_umount_when_closed(place: &Place) {
     assert!(busy.contains("is in use"), "{busy}");
     drop(open);
     umount(&place.dir).unwrap();
-    assert_eq!(place.users_of_device(), []);
+    assert_eq!(place.users_of_device(), [0u32; 0]);
     assert!(!place.is_mounted());
     let again = umount(&place.dir).unwrap_err().to_string();
     assert_eq!(again, format!("{} is not a frazil mount", place.dir.display()));

@@ -1,0 +1,50 @@
+//! The control channel: how a command talks to the process that serves a mount.
+//!
+//! ```text
+//!   frazil status /mnt                                     the process that serves /mnt
+//!     locate: which mount is that?  (mount table)
+//!     client ──── unix socket "\0frazil/0:45" ───► server: who asks? ─► commands ─► volume
+//!            ◄─── one JSON object per line ──────
+//! ```
+//!
+//! A mount that is frozen, shut down or hangs must still be controllable, so nothing here needs an operation on the filesystem
+//! (spec 70 §7.1 R10): the mount is found by comparing names with the mount table ([`locate`]), and the socket lies outside of it. It is an
+//! abstract one, named after the mount's number: unique as long as the mount exists, and gone with its process, whatever kills
+//! that. Abstract names belong to a network namespace; a container with its own finds no mounts of the host, and the other way round.
+//!
+//! **Who may.** The server answers root and the user whose process it is, nobody else; the client talks only to a server that is
+//! root's or the user's who mounted. The kernel vouches for both (`SO_PEERCRED`), so taking the name before the mount does gives a stranger
+//! nothing.
+//!
+//! **The protocol** ([`protocol`]) is one line of JSON per request, of bounded length, and any number of lines as an answer: parts, then one that
+//! ends it. What a connection holds (a frozen volume) goes with the connection, however it ends.
+//!
+//! **Threads.** One accepts, and each connection has one of its own, of which there are few. They belong to the mount: when it is gone
+//! they are ended and waited for ([`server`]), as they may be using the filesystem. None answers FUSE requests, so a command may wait for
+//! one that does.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | which mount is meant by a path | `locate.rs` |
+//! | requests, answers, limits | `protocol.rs` |
+//! | accepting, credentials, the end | `server.rs` |
+//! | what a request does | `commands.rs` |
+//! | asking | `client.rs` |
+//! | what `status` and `usage` report | `status.rs`, `usage.rs` |
+
+mod client;
+pub(crate) mod commands;
+mod locate;
+mod protocol;
+pub(crate) mod server;
+mod status;
+mod usage;
+
+pub use client::{CallError, Client};
+pub use locate::{Inside, LocateError, locate, locate_inside};
+pub use protocol::{Bytes, Failure, Request, SubvolumeReport};
+pub use status::{
+    EngineReport, JournalReport, LATENCY_CLASSES, MountReport, OperationReport, PinReport, SpaceReport,
+    StatusReport, VolumeReport, WaitingReport,
+};
+pub use usage::{BtreeUse, CompressionUse, DeviceReport, DeviceUse, ReplicasUse, UsageReport};
