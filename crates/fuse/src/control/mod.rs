@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A mount that is frozen, shut down or hangs must still be controllable, so nothing here needs an operation on the filesystem
-//! (spec 70 §7.1 R10): the mount is found by comparing names with the mount table ([`locate`]), and the socket lies outside of it. It is an
+//! (spec 70 §7.1 R10): the mount is found by comparing names with the mount table ([`locate()`]), and the socket lies outside of it. It is an
 //! abstract one, named after the mount's number: unique as long as the mount exists, and gone with its process, whatever kills
 //! that. Abstract names belong to a network namespace; a container with its own finds no mounts of the host, and the other way round.
 //!
@@ -16,11 +16,11 @@
 //! root's or the user's who mounted. The kernel vouches for both (`SO_PEERCRED`), so taking the name before the mount does gives a stranger
 //! nothing.
 //!
-//! **The protocol** ([`protocol`]) is one line of JSON per request, of bounded length, and any number of lines as an answer: parts, then one that
+//! **The protocol** (`protocol.rs`) is one line of JSON per request, of bounded length, and any number of lines as an answer: parts, then one that
 //! ends it. What a connection holds (a frozen volume) goes with the connection, however it ends.
 //!
 //! **Threads.** One accepts, and each connection has one of its own, of which there are few. They belong to the mount: when it is gone
-//! they are ended and waited for ([`server`]), as they may be using the filesystem. None answers FUSE requests, so a command may wait for
+//! they are ended and waited for, as they may be using the filesystem. None answers FUSE requests, so a command may wait for
 //! one that does.
 //!
 //! | to find | look in |
