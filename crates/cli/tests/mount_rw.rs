@@ -429,3 +429,31 @@ fn newer_formats_are_refused_with_what_to_do() {
     assert!(told.contains("newer") && told.contains("-o ro"), "{told}");
     assert!(fs::read(&image.paths[0]).unwrap() == before, "nothing was written");
 }
+
+/// As systems do before they stop, with the options that mount(8) gives.
+#[test]
+fn a_mount_becomes_read_only_and_writable_again() {
+    let mut volume = Volume::new();
+    volume.mount();
+    let image = volume.image();
+    let (image, dir) = (image.to_str().unwrap(), volume.path(""));
+    let remount = |access: &str| {
+        let options =
+            format!("{access},noatime,remount,user_id=0,group_id=0,default_permissions,allow_other");
+        frazil(["mount", "-o", &options, image, dir.to_str().unwrap()])
+    };
+    let open = File::create(volume.path("open")).unwrap();
+    assert!(!remount("ro").output().unwrap().status.success(), "somebody may still write");
+    drop(open);
+    checked(remount("ro"));
+    assert_eq!(File::create(volume.path("file")).unwrap_err().raw_os_error(), Some(30));
+    checked(remount("rw"));
+    fs::write(volume.path("file"), "again").unwrap();
+    checked(remount("ro"));
+    volume.umount();
+
+    checked(frazil(["mount", "-o", "ro", image, dir.to_str().unwrap()]));
+    let refused = remount("rw").output().unwrap();
+    assert!(errors(&refused).contains("mounted read-only"), "{}", errors(&refused));
+    checked(frazil(["umount", dir.to_str().unwrap()]));
+}

@@ -51,7 +51,7 @@ impl Options {
         Options { source, read_only: true, allow_other: root, suid: root, dev: root, exec: true }
     }
 
-    fn flags(&self) -> MountFlags {
+    pub(crate) fn flags(&self) -> MountFlags {
         // Nothing is written for being read.
         let mut flags = MountFlags::NOATIME;
         flags.set(MountFlags::RDONLY, self.read_only);

@@ -37,6 +37,9 @@ pub enum Error {
     /// There is no volume of ours there.
     #[error("{dir} is not a frazil mount", dir = .0.display())]
     NotMounted(PathBuf),
+    /// A volume that is served read-only cannot be made writable.
+    #[error("{dir} was mounted read-only; to change it, unmount it and mount it with -o rw", dir = .0.display())]
+    ServedReadOnly(PathBuf),
     /// Something still uses it.
     #[error("{dir} is in use: a file is open or a process has its directory there (fuser -vm {dir} lists them)", dir = .0.display())]
     Busy(PathBuf),

@@ -204,14 +204,14 @@ pub fn umount(dir: &Path) -> Result<(), Error> {
 }
 
 /// The process that serves this mount; `None` if it is dead or not ours to ask.
-fn server_of(dir: &Path) -> Option<Pid> {
+pub(crate) fn server_of(dir: &Path) -> Option<Pid> {
     let mut value = [0; 16];
     let len = rustix::fs::getxattr(dir, SERVER_XATTR, &mut value).ok()?;
     Pid::from_raw(std::str::from_utf8(&value[..len]).ok()?.parse().ok()?)
 }
 
 /// The files among the sources of a mount.
-fn devices_of(source: &str) -> Vec<PathBuf> {
+pub(crate) fn devices_of(source: &str) -> Vec<PathBuf> {
     source.split(':').filter_map(|part| fs::canonicalize(part).ok()).collect()
 }
 

@@ -8,6 +8,8 @@
 //! frazil SPEC DIR -o OPTIONS                                                   by way of mount.fuse
 //! ```
 //!
+//! With `remount` among the options the volume at DIR becomes read-only, or writable again.
+//!
 //! Exit codes are those of mount(8): 1 wrong usage, 32 the mount failed.
 
 use std::ffi::{OsStr, OsString};

@@ -102,6 +102,10 @@ fn mount(devices: &[OsString], dir: &Path, options: MountOptions, foreground: bo
         // Before a passphrase is asked for.
         return Err(Stop::failed(frazil_fuse::Error::NoDirectory(dir.to_path_buf())));
     }
+    if options.remount {
+        let fuse = fuse_options(&options, String::new());
+        return frazil_fuse::remount(dir, &fuse).map(|()| Done::All).map_err(Stop::failed);
+    }
     let ready = if foreground {
         None
     } else {

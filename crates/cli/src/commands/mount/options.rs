@@ -46,6 +46,7 @@ Options for -o, with commas between:
   salvage_journal        use a damaged journal as far as it goes
   allow_other            let other users in (root does by default: no_allow_other)
   nosuid, nodev, noexec  as for mount(8)
+  remount                with ro: no changes from now on; with rw: again, if it was mounted so
   log=FILE               append messages to FILE, beside the system log
 Access times are not kept (noatime). Options about them, and those that only mount(8) and systemd look at, are accepted.";
 
@@ -58,6 +59,8 @@ pub(super) struct MountOptions {
     pub(super) dev: Option<bool>,
     pub(super) exec: Option<bool>,
     pub(super) log: Option<PathBuf>,
+    /// Whether a volume that is mounted is to be mounted otherwise.
+    pub(super) remount: bool,
     /// Whether it was said that it is to be changed, or is not.
     pub(super) read_write: Option<bool>,
 }
@@ -68,7 +71,11 @@ impl MountOptions {
     pub(super) fn parse<'t>(lists: impl IntoIterator<Item = &'t str>, sloppy: bool) -> Result<Self, Stop> {
         let open = OpenArgs { as_mount_options: true, ..OpenArgs::default() };
         let mut options = MountOptions { open, ..MountOptions::default() };
-        for option in lists.into_iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
+        let lists: Vec<_> = lists.into_iter().collect();
+        // mount(8) then gives all options that the mount has, the kernel's own among them.
+        options.remount = lists.iter().flat_map(|list| list.split(',')).any(|option| option == "remount");
+        let sloppy = sloppy || options.remount;
+        for option in lists.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
             match option {
                 "rw" => options.read_write = Some(true),
                 "ro" => options.read_write = Some(false),
