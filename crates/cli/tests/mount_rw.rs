@@ -457,3 +457,36 @@ fn a_mount_becomes_read_only_and_writable_again() {
     assert!(errors(&refused).contains("mounted read-only"), "{}", errors(&refused));
     checked(frazil(["umount", dir.to_str().unwrap()]));
 }
+
+/// What the kernel keeps of an object is dropped where it does not know that a request changes it.
+#[test]
+fn changes_behind_the_back_of_the_kernel_are_seen() {
+    let mut volume = Volume::new();
+    volume.mount();
+    let path = volume.path("file");
+    fs::write(&path, [1; 4096]).unwrap();
+    let file = File::open(&path).unwrap();
+    let before = (file.metadata().unwrap().ctime(), file.metadata().unwrap().ctime_nsec());
+    rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::NODUMP).unwrap();
+    let after = (file.metadata().unwrap().ctime(), file.metadata().unwrap().ctime_nsec());
+    assert!(after > before, "{after:?}");
+    drop(file);
+
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o6755)).unwrap();
+    // Root, but set-id bits go when it writes.
+    let mut write = std::process::Command::new("setpriv");
+    write.args([
+        "--inh-caps",
+        "-fsetid",
+        "--bounding-set",
+        "-fsetid",
+        "dd",
+        "if=/dev/zero",
+        "bs=4096",
+        "count=1",
+    ]);
+    write.args(["conv=notrunc", "oflag=direct", "status=none"]).arg(format!("of={}", path.display()));
+    assert!(write.status().unwrap().success());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
+    volume.umount();
+}

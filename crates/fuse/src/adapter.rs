@@ -98,11 +98,12 @@ impl<F: Filesystem> Adapter<F> {
             Op::Listxattr { size } => self.listxattr(node, size, reply)?,
             Op::Seek { offset, whence } => self.seek(node, offset, whence, reply)?,
             Op::Ioctl { command, input, out_size } => {
-                let delivered = self.ioctl(node, (command, input), request)?;
+                let (delivered, changed) = self.ioctl(node, (command, input), request)?;
                 if delivered.len() > out_size as usize {
                     return Err(Errno::INVAL);
                 }
                 reply.ioctl(&delivered);
+                reply.outdates_attributes = changed;
             }
             Op::Change(ref change) => match self.fs.writer() {
                 Some(fs) => writer::answer(self, fs, request, (node, change), reply)?,
@@ -206,13 +207,13 @@ impl<F: Filesystem> Adapter<F> {
         Ok(())
     }
 
-    /// The controls of flags and project (spec 40 §17.1): what they deliver.
+    /// The controls of flags and project (spec 40 §17.1): what they deliver, and whether they changed something.
     fn ioctl(
         &self,
         node: NodeId,
         (command, input): (u32, &[u8]),
         request: &Request<'_>,
-    ) -> Result<Vec<u8>, Errno> {
+    ) -> Result<(Vec<u8>, bool), Errno> {
         const GETFLAGS: u32 = 0x8008_6601;
         const SETFLAGS: u32 = 0x4008_6602;
         const FSGETXATTR: u32 = 0x801c_581f;
@@ -223,14 +224,14 @@ impl<F: Filesystem> Adapter<F> {
             Ok(u32::from_ne_bytes(bytes))
         };
         match command {
-            GETFLAGS => Ok(inode_flags(&self.fs.getattr(node)?).to_ne_bytes().to_vec()),
-            GETVERSION => Ok(self.fs.getattr(node)?.generation.to_ne_bytes().to_vec()),
+            GETFLAGS => Ok((inode_flags(&self.fs.getattr(node)?).to_ne_bytes().to_vec(), false)),
+            GETVERSION => Ok((self.fs.getattr(node)?.generation.to_ne_bytes().to_vec(), false)),
             FSGETXATTR => {
                 let attr = self.fs.getattr(node)?;
                 let mut xattr = vec![0; 28];
                 xattr[0..4].copy_from_slice(&extended_flags(&attr).to_ne_bytes());
                 xattr[12..16].copy_from_slice(&attr.project.to_ne_bytes());
-                Ok(xattr)
+                Ok((xattr, false))
             }
             SETFLAGS | FSSETXATTR => {
                 let fs = self.fs.writer().ok_or(Errno::NOTTY)?;
@@ -238,7 +239,7 @@ impl<F: Filesystem> Adapter<F> {
                     SETFLAGS => (stored_flags(word(0)?)?, None),
                     _ => (stored_extended_flags(word(0)?)?, Some(word(12)?)),
                 };
-                writer::set_flags(fs, node, set, request).map(|()| Vec::new())
+                writer::set_flags(fs, node, set, request).map(|()| (Vec::new(), true))
             }
             _ => Err(Errno::NOTTY),
         }

@@ -6,7 +6,10 @@
 //! the old state holds the directory's lock in the kernel, and a notice about a name waits for that lock; so whatever was cached in
 //! between is dropped, too.
 //!
-//! That is also why a notice must never be sent by a thread that holds a lock or answers a request: the kernel may have to wait for
+//! A request about an open file can change attributes of which the kernel does not expect it: a direct write takes set-id bits away, and
+//! a control changes ctime. Then the notice goes before the reply, so that whoever made the request never sees the old ones.
+//!
+//! Notices about names and content wait for locks. That is also why a notice must never be sent by a thread that holds a lock or answers a request: the kernel may have to wait for
 //! the answer to another request before the notice returns (spec 70 §10.3).
 
 use frazil_posix::NodeId;
@@ -20,6 +23,8 @@ pub(crate) enum Notice<'a> {
     Entry { dir: NodeId, name: &'a [u8] },
     /// The attributes and the content or listing of this object.
     Inode(NodeId),
+    /// The attributes of this object. It is open, so the kernel waits for nothing.
+    Attributes(NodeId),
 }
 
 /// `FUSE_NOTIFY_INVAL_INODE`, `FUSE_NOTIFY_INVAL_ENTRY`: in the field of a reply that has the error, of a reply to nothing.
@@ -33,6 +38,11 @@ impl Notice<'_> {
             Notice::Inode(node) => {
                 // From offset 0 to the end.
                 let body = [ids.shown(node).0, 0, 0].map(u64::to_ne_bytes).concat();
+                (INVAL_INODE, body)
+            }
+            Notice::Attributes(node) => {
+                // A negative offset: no content.
+                let body = [ids.shown(node).0, -1i64 as u64, 0].map(u64::to_ne_bytes).concat();
                 (INVAL_INODE, body)
             }
             Notice::Entry { dir, name } => {
@@ -66,5 +76,7 @@ mod tests {
         assert_eq!(entry[24..], [&3u32.to_ne_bytes()[..], &[0; 4], b"new\0"].concat());
         let inode = Notice::Inode(NodeId::ROOT).encode(&ids);
         assert_eq!(inode[16..], [1u64, 0, 0].map(u64::to_ne_bytes).concat());
+        let attributes = Notice::Attributes(NodeId::ROOT).encode(&ids);
+        assert_eq!(attributes[16..], [1u64, u64::MAX, 0].map(u64::to_ne_bytes).concat());
     }
 }

@@ -40,16 +40,19 @@ pub(crate) struct Reply {
     bytes: Vec<u8>,
     /// Where the body ends.
     end: usize,
+    /// The attributes that the kernel has of the object are not true any more, which it does not expect of this request.
+    pub(crate) outdates_attributes: bool,
 }
 
 impl Reply {
     pub(crate) fn new() -> Reply {
-        Reply { bytes: vec![0; 4096], end: HEADER_BYTES }
+        Reply { bytes: vec![0; 4096], end: HEADER_BYTES, outdates_attributes: false }
     }
 
     /// Forgets the body.
     pub(crate) fn clear(&mut self) {
         self.end = HEADER_BYTES;
+        self.outdates_attributes = false;
     }
 
     /// Bytes of body so far.

@@ -153,7 +153,8 @@ impl<F: Filesystem> Session<F> {
         &self.in_flight
     }
 
-    /// Tells the kernel what has changed. For threads that hold no lock and answer no request: it may have to wait for answers.
+    /// Tells the kernel what has changed. Unless it is only about attributes of an open file, for threads that hold no lock and answer no
+    /// request: it may have to wait for answers.
     pub(crate) fn notify(&self, notice: &Notice<'_>) {
         // An error means that the kernel has not cached it, or that the mount is gone.
         let _ = rustix::io::write(&self.device, &notice.encode(&self.adapter.ids));
@@ -213,6 +214,11 @@ impl<F: Filesystem> Session<F> {
             _ => 0,
         };
         self.stats.end(&begun, seat.waits_from.take(), outcome.map(|()| bytes).map_err(drop));
+        if reply.outdates_attributes
+            && let Some(node) = self.adapter.ids.node(request.node)
+        {
+            self.notify(&Notice::Attributes(node));
+        }
         if seat.reading.get() || self.in_flight.claim(request.unique) {
             self.send(request.unique, outcome, reply);
         }

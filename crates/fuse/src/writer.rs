@@ -36,6 +36,8 @@ use crate::request::Request;
 
 /// Set-id bits go with this write (`FUSE_WRITE_KILL_SUIDGID`).
 const WRITE_KILL: u32 = 1 << 2;
+/// Set-user-id and set-group-id.
+const SET_ID: u16 = 0o6000;
 /// Set-group-id and execution by the group.
 const SETGID_EXECUTE: u32 = 0o2010;
 /// A change of a file's size by at least this much takes a while.
@@ -140,7 +142,10 @@ pub(crate) fn answer<F: Filesystem>(
             if data.len() >= LONG_BYTES as usize {
                 waiting::about_to_wait();
             }
-            let written = fs.write(node, offset, data, &who.killing(flags & WRITE_KILL != 0));
+            let kill = flags & WRITE_KILL != 0;
+            // Of a direct write the kernel does not know that it changes the mode.
+            reply.outdates_attributes = kill && fs.getattr(node)?.perm & SET_ID != 0;
+            let written = fs.write(node, offset, data, &who.killing(kill));
             // No longer than the data, which is at most a mebibyte.
             reply.written(written.map_err(of_content)? as u32);
         }
