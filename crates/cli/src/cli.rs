@@ -10,7 +10,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    cat, completions, export, format, fsck, import, list, list_journal, ls, mount, show_super, stat, tree,
+    cat, completions, export, format, fsck, import, list, list_journal, ls, mount, show_super, stat, status,
+    subvolume, sync, top, tree, usage,
 };
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
@@ -23,6 +24,11 @@ Make a volume:
 Use a volume:
   mount          Mount it, read-only for now
   umount         Unmount it
+  sync           Make everything durable that was done to it
+  subvolume      Make, delete and list its subvolumes and snapshots
+  status         How it is: space, journal, what waits
+  top            What it is doing, again and again
+  usage          What its space is used for, mounted or not
 
 Look at files without mounting:
   ls             What a directory holds
@@ -83,6 +89,11 @@ pub(crate) enum Command {
     Import(import::Args),
     Mount(mount::Args),
     Umount(mount::UmountArgs),
+    Sync(sync::Args),
+    Subvolume(subvolume::Args),
+    Status(status::Args),
+    Top(top::Args),
+    Usage(usage::Args),
     Ls(ls::Args),
     Cat(cat::Args),
     Stat(stat::Args),

@@ -1,6 +1,7 @@
 //! How sizes, times and names look.
 
 use std::fmt::{self, Display, Formatter, Write as _};
+use std::time::Duration;
 
 use frazil_posix::{FileType, Timestamp as FileTime};
 use jiff::tz::TimeZone;
@@ -48,6 +49,51 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let bytes = number * 1024f64.powi(power);
     if bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(bad()) }
 }
+
+/// A span of time in nanoseconds with three significant digits and a unit: `2.90 µs`, `13.0 ms`, `7 min 3 s`, `2 d 5 h`.
+pub(crate) struct Span(pub(crate) u64);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let secs = self.0 / 1_000_000_000;
+        let (scale, unit) = match self.0 {
+            n if n < 1_000 => return write!(f, "{n} ns"),
+            n if n < 1_000_000 => (1e3, "µs"),
+            n if n < 1_000_000_000 => (1e6, "ms"),
+            _ if secs < 60 => (1e9, "s"),
+            _ if secs < 3600 => return write!(f, "{} min {} s", secs / 60, secs % 60),
+            _ if secs < 86_400 => return write!(f, "{} h {} min", secs / 3600, secs % 3600 / 60),
+            _ => return write!(f, "{} d {} h", secs / 86_400, secs % 86_400 / 3600),
+        };
+        let value = self.0 as f64 / scale;
+        let digits = match value {
+            v if v >= 100.0 => 0,
+            v if v >= 10.0 => 1,
+            _ => 2,
+        };
+        write!(f, "{value:.digits$} {unit}")
+    }
+}
+
+/// Reads a span of time: a number with an optional unit, `30`, `0.5`, `500ms`, `30s`, `5m`, `2h`. Without one it is in seconds.
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{text}' is not a time; write for instance 30s or 5m");
+    let number_len = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_len);
+    let scale = match unit {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(bad()),
+    };
+    let seconds: f64 = number.parse().map_err(|_| bad())?;
+    let time = Duration::try_from_secs_f64(seconds * scale).map_err(|_| bad())?;
+    if time.is_zero() || time > TIME_MAX { Err(bad()) } else { Ok(time) }
+}
+
+/// Nobody waits longer than ten years.
+const TIME_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A moment in local time, as ctime(3) prints it: `Sun Nov 22 11:02:28 2026`.
 pub(crate) fn ctime(unix_seconds: u64) -> String {
@@ -151,6 +197,33 @@ mod tests {
         }
         for text in ["", "M", "1X", "-1", "1e3", "99999999P", "1.2.3"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_have_a_unit_that_fits() {
+        for (nanos, text) in [
+            (0, "0 ns"),
+            (2900, "2.90 µs"),
+            (13_000_000, "13.0 ms"),
+            (59_400_000_000, "59.4 s"),
+            (423_000_000_000, "7 min 3 s"),
+            (7_380_000_000_000, "2 h 3 min"),
+            (190_800_000_000_000, "2 d 5 h"),
+        ] {
+            assert_eq!(Span(nanos).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn spans_are_read_with_and_without_units() {
+        for (text, millis) in
+            [("30", 30_000), ("0.5", 500), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(parse_seconds(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "0", "-1", "1e3", "5 days", "99999999h", "1.2.3"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
         }
     }
 

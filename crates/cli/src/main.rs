@@ -22,6 +22,7 @@
 //! | which arguments are devices, options for opening, the passphrase | `open.rs` |
 //! | `DEV… PATH`, and how the path is followed | `target.rs` |
 //! | a directory or an archive to be copied into a volume; progress | `source.rs` |
+//! | the process that serves a mount: finding it, asking it | `live.rs` |
 //! | a file as JSON | `entry.rs` |
 //! | how sizes, times and names are printed | `format.rs` |
 //! | what a listing knows beside the key | `context.rs` |
@@ -34,6 +35,7 @@ mod commands;
 mod context;
 mod entry;
 mod format;
+mod live;
 mod open;
 mod say;
 mod source;

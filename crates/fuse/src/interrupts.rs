@@ -58,6 +58,23 @@ impl InFlight {
         self.state.lock().requests.insert(unique, Caller { pid, interrupted: false, asked });
     }
 
+    /// Those among these requests that are not answered yet.
+    pub(crate) fn remaining(&self, requests: &mut Vec<Unique>) {
+        let state = self.state.lock();
+        requests.retain(|unique| state.requests.contains_key(unique));
+    }
+
+    /// The requests of a kind that wait.
+    pub(crate) fn of_kind(&self, kind: Kind) -> Vec<Unique> {
+        let state = self.state.lock();
+        state
+            .requests
+            .iter()
+            .filter(|(_, caller)| caller.asked.0 == kind)
+            .map(|(&unique, _)| unique)
+            .collect()
+    }
+
     /// The requests that wait, longest first.
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let state = self.state.lock();

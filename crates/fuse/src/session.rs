@@ -41,7 +41,7 @@ const WRITE_BYTES_MAX: u32 = READ_BYTES_MAX;
 /// The kernel accepts no smaller limit, where nothing is written.
 const WRITE_BYTES_NONE: u32 = 4096;
 /// Most requests under way that no thread waits for, which is what reading ahead is made of.
-const BACKGROUND_MAX: u16 = 64;
+pub(crate) const BACKGROUND_MAX: u16 = 64;
 
 /// What is asked of the kernel, as far as it offers it.
 mod want {

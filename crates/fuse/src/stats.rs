@@ -182,6 +182,11 @@ impl Stats {
         counters.latencies[class(from.elapsed())].fetch_add(weight, Relaxed);
     }
 
+    /// How many requests of a kind have come.
+    pub(crate) fn count(&self, kind: Kind) -> u64 {
+        self.0[kind as usize].count.load(Relaxed)
+    }
+
     /// The counters of all kinds that were asked for.
     pub(crate) fn counted(&self) -> Vec<Counted> {
         let counted = |(&kind, counters): (&Kind, &Counters)| Counted {

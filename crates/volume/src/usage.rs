@@ -64,14 +64,14 @@ pub struct Usage {
     pub btrees: BTreeMap<BtreeId, Sectors>,
 }
 
-/// Data compressed in one way.
+/// Data compressed in one way. All copies are counted, but each extent is one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Compressed {
     /// Extents.
     pub extents: u64,
     /// Sectors before.
     pub uncompressed: Sectors,
-    /// Sectors after, one copy counted.
+    /// Sectors after.
     pub compressed: Sectors,
 }
 

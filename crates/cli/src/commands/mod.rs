@@ -12,7 +12,12 @@ pub(crate) mod ls;
 pub(crate) mod mount;
 pub(crate) mod show_super;
 pub(crate) mod stat;
+pub(crate) mod status;
+pub(crate) mod subvolume;
+pub(crate) mod sync;
+pub(crate) mod top;
 pub(crate) mod tree;
+pub(crate) mod usage;
 
 use std::io::{self, BufWriter, Stdout, Write};
 
@@ -35,6 +40,11 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Mount(args) => mount::run(&args),
         Command::Umount(args) => mount::umount(&args),
         Command::Import(args) => import::run(&args),
+        Command::Sync(args) => sync::run(&args),
+        Command::Status(args) => status::run(&args, &mut out),
+        Command::Top(args) => top::run(&args, &mut out),
+        Command::Usage(args) => usage::run(&args, &mut out),
+        Command::Subvolume(args) => subvolume::run(&args, &mut out),
         Command::Fsck(args) => fsck::run(&args, &mut out),
         Command::ShowSuper(args) => show_super::run(&args, &mut out),
         Command::List(args) => list::run(&args, &mut out),

@@ -8,7 +8,7 @@
 //! devices, so nothing depends on that being the truth.
 
 use std::sync::Weak;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use frazil_ondisk::units::SubvolId;
 use frazil_posix::write::{Caller, WriteFs};
@@ -21,6 +21,7 @@ use super::protocol::{Bytes, Failure, Request, SubvolumeReport};
 use super::server::{Commands, Peer, TakePart};
 use super::status::{self, EngineReport, JournalReport, MountReport, StatusReport, VolumeReport};
 use super::usage::UsageReport;
+use super::write_back;
 use crate::filesystem::Filesystem;
 use crate::notify::Notice;
 use crate::session::Session;
@@ -59,6 +60,10 @@ impl<F: Filesystem> Commands for MountCommands<F> {
             Request::Sync => {
                 fs.writer().map_or(Ok(()), WriteFs::sync)?;
                 Ok(Value::Null)
+            }
+            Request::MarkWrites => value(&write_back::mark(&session)),
+            Request::AwaitWrites { mark, wait_ms } => {
+                Ok(write_back::await_writes(&session, mark, Duration::from_millis(wait_ms)).into())
             }
             Request::Status => value(&self.status(&session)?),
             Request::Usage => value(&usage(fs)?),

@@ -30,6 +30,7 @@
 //! | accepting, credentials, the end | `server.rs` |
 //! | what a request does | `commands.rs` |
 //! | asking | `client.rs` |
+//! | how what is dirty in the kernel gets here for certain | `write_back.rs` |
 //! | what `status` and `usage` report | `status.rs`, `usage.rs` |
 
 mod client;
@@ -39,12 +40,14 @@ mod protocol;
 pub(crate) mod server;
 mod status;
 mod usage;
+mod write_back;
 
 pub use client::{CallError, Client};
 pub use locate::{Inside, LocateError, locate, locate_inside};
-pub use protocol::{Bytes, Failure, Request, SubvolumeReport};
+pub use protocol::{Bytes, Failure, Mark, Request, SubvolumeReport};
 pub use status::{
     EngineReport, JournalReport, LATENCY_CLASSES, MountReport, OperationReport, PinReport, SpaceReport,
     StatusReport, VolumeReport, WaitingReport,
 };
 pub use usage::{BtreeUse, CompressionUse, DeviceReport, DeviceUse, ReplicasUse, UsageReport};
+pub use write_back::write_back;

@@ -47,6 +47,16 @@ pub(crate) struct AnyLine {
 pub enum Request {
     /// Make everything durable that was done so far.
     Sync,
+    /// Say how many requests have come: a [`Mark`], for `AwaitWrites`.
+    MarkWrites,
+    /// After the kernel was told to write back, and after a request to the filesystem that followed `MarkWrites`: wait until
+    /// what was written back has arrived. `true`, or `false` if it has to be tried again.
+    AwaitWrites {
+        /// What `MarkWrites` said.
+        mark: Mark,
+        /// How long to wait at most.
+        wait_ms: u64,
+    },
     /// Say how it is: [`super::StatusReport`].
     Status,
     /// Say what the space is used for: [`super::UsageReport`].
@@ -74,6 +84,15 @@ pub enum Request {
         /// Whether it can be changed.
         read_only: bool,
     },
+}
+
+/// How many requests have come, and how many are being answered.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// Reads and writes so far.
+    pub begun: u64,
+    /// Requests that are not answered yet.
+    pub in_flight: u64,
 }
 
 /// A line from the server: a part of the answer, or its end.

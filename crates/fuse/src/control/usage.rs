@@ -44,7 +44,7 @@ pub struct ReplicasUse {
     pub bytes: u64,
 }
 
-/// What is compressed in one way.
+/// What is compressed in one way. All copies are counted, but each extent is one.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct CompressionUse {
     /// How.
@@ -53,7 +53,7 @@ pub struct CompressionUse {
     pub extents: u64,
     /// Size before.
     pub uncompressed: u64,
-    /// Size after, one copy counted.
+    /// Size after.
     pub compressed: u64,
 }
 

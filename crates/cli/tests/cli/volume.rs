@@ -1,0 +1,82 @@
+//! A volume in a file that is mounted, changed and unmounted.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::run::{checked, errors, frazil};
+
+/// A volume in a file, and where it is mounted.
+pub(crate) struct Volume {
+    pub(crate) files: tempfile::TempDir,
+    pub(crate) server: Option<Child>,
+}
+
+impl Volume {
+    pub(crate) fn new() -> Volume {
+        let volume = Volume { files: tempfile::tempdir().unwrap(), server: None };
+        checked(frazil(["format", "--size", "256M", volume.image().to_str().unwrap()]));
+        fs::create_dir(volume.path("")).unwrap();
+        volume
+    }
+
+    pub(crate) fn image(&self) -> PathBuf {
+        self.files.path().join("image")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join("mnt").join(name)
+    }
+
+    /// Mounts it, served by a child that can be killed.
+    pub(crate) fn mount(&mut self) {
+        let mut command = frazil(["mount", "-f", "-o", "rw"]);
+        command.arg(self.image()).arg(self.path("")).stderr(Stdio::piped());
+        self.server = Some(command.spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.is_mounted() {
+            assert!(Instant::now() < deadline, "it is not mounted");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn is_mounted(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.contains(&format!(" {} ", self.path("").to_str().unwrap().trim_end_matches('/')))
+    }
+
+    /// Unmounts it; the volume must be clean and right.
+    pub(crate) fn umount(&mut self) {
+        checked(frazil(["umount", self.path("").to_str().unwrap()]));
+        let output = self.server.take().unwrap().wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", errors(&output));
+        assert_eq!(errors(&output), "");
+        self.assert_right();
+    }
+
+    pub(crate) fn assert_right(&self) {
+        let checked = checked(frazil(["fsck", "-n", self.image().to_str().unwrap()]));
+        assert_eq!(String::from_utf8_lossy(&checked), "clean\n");
+    }
+
+    /// The server dies; nothing it knew survives but what it wrote.
+    pub(crate) fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        rustix::mount::unmount(self.path(""), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        if self.is_mounted() {
+            let _ = rustix::mount::unmount(self.path(""), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
