@@ -5,7 +5,7 @@
 //! `/dev/fuse` → `session` reads it → `request` decodes it → `adapter` calls the filesystem (listings in `directory`, changes in `writer`, numbers
 //! of objects in `node_ids`, errors in `errno`) → `reply` encodes the answer → `/dev/fuse`, all in one thread and without
 //! allocating. Around it: `attach` puts the mount into the tree of directories and takes it out, `mount` is its life from
-//! start to signal or unmount, [`daemon`] puts a process into the background.
+//! start to signal or unmount, [`daemon`] puts a process into the background, [`control`] lets commands talk to it.
 //!
 //! # Threads
 //!

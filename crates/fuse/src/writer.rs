@@ -11,7 +11,7 @@
 //!
 //! # What the kernel caches
 //!
-//! All changes come through the kernel, so it knows when what it caches changes, and names and attributes stay valid for ever as on a
+//! All changes come through the kernel (but subvolumes that come and go, of which it is told: [`crate::notify`]), so it knows when what it caches changes, and names and attributes stay valid for ever as on a
 //! read-only mount. (On a volume that can fold case, one change touches names the kernel does not think of; there, names are valid for no time.)
 //! Writes come as they are made. The kernel could collect them (`WRITEBACK_CACHE`), but would keep sizes and times of its own then, of which a
 //! crash knows nothing: a file that was written and not synced would have a size without content. `O_APPEND` is the kernel's: it holds

@@ -30,7 +30,10 @@ fn a_mount_that_hangs_can_be_asked() {
     let mut callers: Vec<_> = (0..THREADS + 8)
         .map(|i| {
             let mut command = Command::new("cat");
-            command.arg(m.path(if i == 0 { "hang" } else { "slow" })).stderr(Stdio::null()).stdout(Stdio::null());
+            command
+                .arg(m.path(if i == 0 { "hang" } else { "slow" }))
+                .stderr(Stdio::null())
+                .stdout(Stdio::null());
             command.spawn().unwrap()
         })
         .collect();
