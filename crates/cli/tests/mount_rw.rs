@@ -20,7 +20,7 @@ use rustix::fs::{
     openat, renameat_with, seek,
 };
 
-use run::{errors, frazil};
+use run::{checked, errors, frazil};
 use volume::Volume;
 
 /// What a tree looks like: for every path its kind, permissions, links, size and content.
