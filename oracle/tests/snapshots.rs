@@ -103,7 +103,7 @@ fn snapshots_of_a_mount_in_use_are_right() {
     });
     write_back(&mut client, &dir, std::time::Duration::from_secs(10)).unwrap();
     let mut subvolumes = 0;
-    client.ask_in_parts(&Request::Subvolumes, |_: SubvolumeReport| subvolumes += 1).map(|()| ()).unwrap();
+    client.ask_in_parts::<_, ()>(&Request::Subvolumes, |_: SubvolumeReport| subvolumes += 1).unwrap();
     assert_eq!(subvolumes, 3 + 12 - 3);
     let usage: UsageReport = client.ask(&Request::Usage).unwrap();
     assert!(usage.space.data > 0);
