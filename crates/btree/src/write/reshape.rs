@@ -74,6 +74,40 @@ impl Engine {
         self.replace_run(&[Old { dirty: node, snapshot, pointer }]).map(drop)
     }
 
+    /// Writes the node of `level` that covers `pos` anew, at another place, if the pointer to it is one that is `wanted`. False, and nothing
+    /// happened, if it is not, if there is no such node, or if somebody is writing it just now.
+    ///
+    /// # Errors
+    /// If the node cannot be had, or cannot be written; the old one stays.
+    pub fn move_node(
+        &self,
+        btree: BtreeId,
+        level: u8,
+        pos: Bpos,
+        wanted: impl Fn(Key<'_>) -> bool,
+    ) -> Result<bool, CommitError> {
+        let Some(cell) = self.trees.descend(btree, pos, level)?.cell else { return Ok(false) };
+        let node = {
+            let mut committer = self.committer.lock();
+            if cell.is_replaced() {
+                return Ok(false);
+            }
+            self.dirty(&mut committer, &cell)
+        };
+        let Some(snapshot) = node.begin() else { return Ok(false) };
+        let moved = self.pointer_to(snapshot.node.span()).and_then(|pointer| {
+            if !wanted(pointer.as_key()) {
+                return Ok(false);
+            }
+            self.replace_run(&[Old { dirty: &node, snapshot: &snapshot, pointer }])
+        });
+        if !matches!(moved, Ok(true)) {
+            node.fail();
+            self.forget_if_clean(&node);
+        }
+        moved
+    }
+
     /// Merges a small node with neighbours that are small too and have the same parent. False, and nothing happened, if there are none.
     pub(crate) fn merge(&self, node: &Arc<DirtyNode>, snapshot: &Snapshot) -> Result<bool, CommitError> {
         let mut others = Vec::new();
