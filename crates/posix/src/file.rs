@@ -25,6 +25,8 @@ use crate::unfinished::Stretch;
 
 /// Longest target of a symbolic link; the kernel allows one page.
 const LINK_BYTES_MAX: u64 = 4096;
+/// How often a read begins again because data was moved meanwhile; a pointer that stays wrong is damage.
+const MOVED_MAX: u32 = 100;
 /// Unreadable extents remembered as logged; when there are more the memory starts over.
 const LOGGED_MAX: usize = 4096;
 
@@ -89,9 +91,16 @@ impl Files<'_> {
 
     /// Reads bytes by the place they are stored under.
     fn read_stored(&self, node: NodeId, view: &View, from: u64, buf: &mut [u8]) -> Result<usize> {
-        let mut plan = self.reader.plan(node.inum, from..from.saturating_add(buf.len() as u64));
-        plan.add_visible(view);
-        let Err(error) = plan.read(buf) else { return Ok(buf.len()) };
+        let mut tries = 0;
+        let error = loop {
+            let mut plan = self.reader.plan(node.inum, from..from.saturating_add(buf.len() as u64));
+            plan.add_visible(view);
+            match plan.read(buf) {
+                Ok(()) => return Ok(buf.len()),
+                Err(error) if error.is_moved() && tries < MOVED_MAX => tries += 1,
+                Err(error) => break error,
+            }
+        };
         self.log(node, view, &error);
         match error.offset_bytes.saturating_sub(from) {
             0 => Err(Error::Io(error.to_string())),

@@ -242,6 +242,7 @@ impl Reader {
         payload: Option<Buf>,
         out: &mut [u8],
     ) -> Result<(), CopyProblem> {
+        self.check_fresh(&replica.ptr)?;
         match payload {
             Some(payload) => self.unpack(replica, copies.version, payload, copies.skip, out),
             None if !replica.crc.is_encoded() => Ok(()),

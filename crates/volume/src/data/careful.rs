@@ -100,7 +100,8 @@ impl Reader {
         self.check_fresh(&replica.ptr)?;
         let (start, len) = device_bytes(replica, skip, out.len());
         if !replica.crc.is_encoded() {
-            return Ok(self.while_busy(dev, len, || device.read_at(start, out))?);
+            self.while_busy(dev, len, || device.read_at(start, out))?;
+            return self.check_fresh(&replica.ptr);
         }
         if self.read_from_cache(replica, copies.version, skip, out) {
             return Ok(());
@@ -108,6 +109,7 @@ impl Reader {
         // The sizes in a crc entry have 13 bits.
         let mut payload = self.pool.take(len as usize);
         self.while_busy(dev, len, || device.read_at(start, &mut payload))?;
+        self.check_fresh(&replica.ptr)?;
         self.unpack(replica, copies.version, payload, skip, out)
     }
 

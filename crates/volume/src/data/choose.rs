@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use frazil_device::Device;
-use frazil_ondisk::units::{DevIndex, Gen};
+use frazil_ondisk::BtreeId;
+use frazil_ondisk::units::{BucketIndex, DevIndex, Gen};
 use frazil_ondisk::values::alloc::Alloc;
 use frazil_ondisk::values::extent::{ExtentPtr, Replica};
-use frazil_ondisk::{Bpos, BtreeId};
+use frazil_ondisk::values::positions::DevBucket;
 
 use super::decode;
 use super::error::{BadCopy, CopyProblem};
@@ -91,31 +92,44 @@ impl Reader {
         self.device(ptr.dev).ok_or(CopyProblem::DeviceMissing)
     }
 
-    /// Fails for a cached copy whose bucket has been reused (spec 50 §1.1), or may have been. Other copies are taken at
-    /// their word: their buckets cannot be reused while a key points to them.
+    /// Fails if the bucket of the copy has been emptied since the pointer was made (spec 50 §1.1), or may have been. In a volume that nobody writes
+    /// only cached copies can be in such buckets. In one that is being written data is moved at any time; so who reads asks before and after:
+    /// a bucket gets its next generation when it is emptied, and is not written to before.
     pub(super) fn check_fresh(&self, ptr: &ExtentPtr) -> Result<(), CopyProblem> {
-        if !ptr.cached {
+        if !ptr.cached && self.generations.is_none() {
             return Ok(());
         }
         let Some(member) = self.members.get(&ptr.dev) else { return Err(CopyProblem::DeviceMissing) };
         let Some(bucket) = ptr.offset.0.checked_div(member.bucket_sectors.0) else {
             return Err(CopyProblem::Metadata("its device has buckets of 0 sectors".into()));
         };
-        let pos = Bpos::new(ptr.dev.0.into(), bucket, 0);
-        let alloc = match self.trees.get(BtreeId::ALLOC, pos) {
+        let at = DevBucket { dev: ptr.dev, bucket: BucketIndex(bucket) };
+        let now = match &self.generations {
+            Some(generations) => generations(at),
+            None => self.stored_generation(at)?,
+        };
+        match now == ptr.generation {
+            true => Ok(()),
+            false if ptr.cached => Err(CopyProblem::Stale),
+            false => Err(CopyProblem::Moved),
+        }
+    }
+
+    /// The generation of a bucket as the alloc b-tree has it.
+    fn stored_generation(&self, at: DevBucket) -> Result<Gen, CopyProblem> {
+        let alloc = match self.trees.get(BtreeId::ALLOC, at.pos()) {
             Ok(alloc) => alloc,
             Err(e) => return Err(CopyProblem::Metadata(e.to_string().into())),
         };
         // A bucket that was never used has no key.
-        let now = match &alloc {
+        Ok(match &alloc {
             None => Gen(0),
             Some(alloc) => Alloc::decode(alloc.key().k.ty, alloc.key().value)?.generation,
-        };
-        if now == ptr.generation { Ok(()) } else { Err(CopyProblem::Stale) }
+        })
     }
 
     /// What to report about a copy that could not be used. An error of the device, or damage on it, counts against it.
-    pub(super) fn bad_copy(&self, ptr: &ExtentPtr, problem: CopyProblem) -> BadCopy {
+    pub(crate) fn bad_copy(&self, ptr: &ExtentPtr, problem: CopyProblem) -> BadCopy {
         if matches!(problem, CopyProblem::Io(_) | CopyProblem::Corrupt(_)) {
             self.conduct(ptr.dev).errors.fetch_add(1, Relaxed);
         }

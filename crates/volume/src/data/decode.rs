@@ -15,14 +15,14 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 use frazil_ondisk::BVersion;
-use frazil_ondisk::checksum;
+use frazil_ondisk::checksum::{self, ChecksumType};
 use frazil_ondisk::compression::CompressionType;
-use frazil_ondisk::crypto::{Key, Nonce};
+use frazil_ondisk::crypto::Key;
 use frazil_ondisk::error::{DecodeError, Result};
-use frazil_ondisk::units::Sectors;
 use frazil_ondisk::values::extent::{Crc, Replica};
 use parking_lot::Mutex;
 
+use super::encode::nonce;
 use super::lz4;
 
 /// For messages.
@@ -53,25 +53,32 @@ pub(super) fn check(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Verifies a payload as read from disk and decrypts it in place. `version` is that of its key.
+/// Verifies a payload as read from disk. `version` is that of its key.
 ///
 /// # Errors
 /// If the checksum does not match, or the payload is encrypted and there is no filesystem key.
+pub(super) fn verify(crc: &Crc, version: BVersion, key: Option<&Key>, bytes: &[u8]) -> Result<()> {
+    let Some(ty) = crc.checksum_type() else {
+        return Err(DecodeError::unsupported(WHAT, format!("checksum type {}", crc.csum_type)));
+    };
+    let cipher = key.map(|key| (key, nonce(crc, version)));
+    checksum::verify(WHAT, ty, cipher, crc.csum, bytes)
+}
+
+/// Verifies a payload as [`verify`] does, and decrypts it in place.
+///
+/// # Errors
+/// As there.
 pub(super) fn verify_and_decrypt(
     crc: &Crc,
     version: BVersion,
     key: Option<&Key>,
     bytes: &mut [u8],
 ) -> Result<()> {
-    let Some(ty) = crc.checksum_type() else {
-        return Err(DecodeError::unsupported(WHAT, format!("checksum type {}", crc.csum_type)));
-    };
-    let compressed = crc.is_compressed().then(|| (crc.compression.0, Sectors(crc.uncompressed_size.into())));
-    let nonce = Nonce::extent(version, compressed, Sectors(crc.nonce.into()));
-    let cipher = key.map(|key| (key, nonce));
-    checksum::verify(WHAT, ty, cipher, crc.csum, bytes)?;
-    if let (true, Some(key)) = (ty.is_encryption(), key) {
-        key.apply(nonce, bytes);
+    verify(crc, version, key, bytes)?;
+    let encrypted = crc.checksum_type().is_some_and(ChecksumType::is_encryption);
+    if let (true, Some(key)) = (encrypted, key) {
+        key.apply(nonce(crc, version), bytes);
     }
     Ok(())
 }

@@ -22,6 +22,9 @@ pub enum CopyProblem {
     /// A cached copy whose bucket has been reused since (spec 50 §1.1).
     #[error("the bucket of this cached copy has been reused")]
     Stale,
+    /// The data was moved away while it was being read, and its bucket emptied: who looks again finds where it is now.
+    #[error("the data is no longer there")]
+    Moved,
     /// The device failed.
     #[error(transparent)]
     Io(#[from] frazil_device::Error),
@@ -70,6 +73,14 @@ pub struct Error {
     pub len_bytes: u64,
     /// The reason.
     pub cause: Cause,
+}
+
+impl Error {
+    /// Data was moved away meanwhile: a new plan finds it where it is now.
+    pub fn is_moved(&self) -> bool {
+        let moved = |copy: &BadCopy| copy.problem == CopyProblem::Moved;
+        matches!(&self.cause, Cause::Unreadable(copies) if copies.iter().any(moved))
+    }
 }
 
 /// The reason of an [`Error`].

@@ -32,6 +32,7 @@
 //! | what happens when a copy is bad | `careful.rs` |
 //! | parity | `stripe.rs`, `galois.rs` |
 //! | the other way: how bytes of a file become payloads | `encode/` |
+//! | payloads as they are stored, for who moves them | `stored.rs` |
 //! | memory that is used again | `buffer.rs`, `cache.rs` |
 
 mod batch;
@@ -46,10 +47,11 @@ mod galois;
 mod lz4;
 mod plan;
 mod reader;
+mod stored;
 mod stripe;
 #[cfg(test)]
 mod tests;
 
 pub use error::{BadCopy, Cause, CopyProblem, Error};
 pub use plan::Plan;
-pub use reader::{MemberFacts, Reader, ReaderOptions};
+pub use reader::{Generations, MemberFacts, Reader, ReaderOptions};

@@ -14,8 +14,9 @@ use frazil_ondisk::crypto::Key;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::members::{Member, Members};
 use frazil_ondisk::superblock::sections::ExtentTypeU64s;
-use frazil_ondisk::units::{DevIndex, Inum, Sectors};
+use frazil_ondisk::units::{DevIndex, Gen, Inum, Sectors};
 use frazil_ondisk::values::extent::EntrySizes;
+use frazil_ondisk::values::positions::DevBucket;
 
 use super::buffer::Pool;
 use super::cache::PayloadCache;
@@ -64,6 +65,9 @@ impl ReaderOptions {
     }
 }
 
+/// The generations of buckets at present, in a volume that is being written.
+pub type Generations = Box<dyn Fn(DevBucket) -> Gen + Send + Sync>;
+
 /// Reads file data. See the [module](self).
 pub struct Reader {
     pub(super) trees: Arc<Btrees>,
@@ -73,6 +77,7 @@ pub struct Reader {
     pub(super) cache: PayloadCache,
     pub(super) decompressors: Decompressors,
     pub(super) members: BTreeMap<DevIndex, MemberFacts>,
+    pub(super) generations: Option<Generations>,
     devices: DeviceSet,
     /// By member index.
     conduct: Box<[Conduct]>,
@@ -89,9 +94,16 @@ impl Reader {
             cache: PayloadCache::new(options.cache_bytes),
             decompressors: Decompressors::default(),
             members: options.members,
+            generations: None,
             devices,
             conduct: (0..=u8::MAX).map(|_| Conduct::default()).collect(),
         }
+    }
+
+    /// The same reader for a volume that is being written: data may be moved while it is read, and generations tell.
+    #[must_use]
+    pub fn with_generations(self, generations: Generations) -> Reader {
+        Reader { generations: Some(generations), ..self }
     }
 
     /// How long the entries of extents are, those of types this version does not know included.

@@ -216,8 +216,8 @@ struct Shape {
     compression: CompressionType,
 }
 
-/// The nonce of a payload that was not cut out of another.
-fn nonce(crc: &Crc, version: BVersion) -> Nonce {
+/// The nonce of a payload whose key has that version (spec 40 §9.5).
+pub(super) fn nonce(crc: &Crc, version: BVersion) -> Nonce {
     let compressed = crc.is_compressed().then(|| (crc.compression.0, Sectors(crc.uncompressed_size.into())));
     Nonce::extent(version, compressed, Sectors(crc.nonce.into()))
 }
