@@ -54,8 +54,9 @@ impl Run<'_> {
     }
 
     fn take_over(&mut self, id: NodeId) {
-        if let Ok(node) = observe::node(self.fs, id) {
-            self.model.nodes.insert(id, Arc::new(node));
+        match observe::node(self.fs, id) {
+            Ok(node) => drop(self.model.nodes.insert(id, Arc::new(node))),
+            Err(_) => self.blind = true,
         }
     }
 

@@ -168,6 +168,7 @@ fn beside(run: &mut Run<'_>, deletion: &mut Deletion) -> Result<(), String> {
     match run.rng.u8(0..40) {
         0..6 => drop(live.journal().step()),
         6..9 => drop(live.room().step().map_err(|e| text(&e))?),
+        16..19 => drop(live.room().empty_a_bucket().map_err(|e| text(&e))?),
         9 => live.engine().flush_buffer().map_err(|e| text(&e))?,
         10 => drop(live.journal().flush_pins(Seq(u64::MAX)).map_err(|e| text(&e))?),
         11 => run.time.pass(1_100_000_000),
@@ -182,7 +183,7 @@ fn beside(run: &mut Run<'_>, deletion: &mut Deletion) -> Result<(), String> {
     Ok(())
 }
 
-/// A part of a life. It ends early if the journal stops, or an operation fails in the middle because a device did.
+/// A part of a life. It ends early if the journal stops, or if an operation fails in the middle because a device did and nobody can see what it has done.
 pub(crate) fn live(run: &mut Run<'_>, disks: &Disks, steps: u32, history: &mut History) {
     let mut deletion = Deletion::default();
     for _ in 0..steps {
@@ -191,6 +192,9 @@ pub(crate) fn live(run: &mut Run<'_>, disks: &Disks, steps: u32, history: &mut H
         history.push(begun, run);
         if std::env::var_os("FRAZIL_TRACE").is_some() {
             println!("{begun} {}: {}", history.states.len() - 1, run.doing);
+        }
+        if run.blind {
+            return;
         }
         let done = history.states.len() - 1;
         let beside = beside(run, &mut deletion);

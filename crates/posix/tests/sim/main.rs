@@ -86,6 +86,7 @@ fn run<'w>(fs: &'w WriteFs, time: &'w Arc<ManualTime>, rng: &'w mut fastrand::Rn
         changed: Vec::new(),
         loose: None,
         faults: false,
+        blind: false,
         doing: String::new(),
         block,
         snapshots: 0,

@@ -30,6 +30,8 @@ pub(crate) struct Run<'w> {
     pub(crate) loose: Option<NodeId>,
     /// A device has failed, so anything may.
     pub(crate) faults: bool,
+    /// What an operation did before it failed could not be seen.
+    pub(crate) blind: bool,
     /// What is being done, for who reads a failure.
     pub(crate) doing: String,
     pub(crate) block: u64,

@@ -5,6 +5,7 @@
 mod chains;
 mod crash;
 mod model;
+mod moving;
 mod random;
 mod rules;
 mod subvolumes;

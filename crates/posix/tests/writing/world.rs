@@ -46,7 +46,12 @@ pub(crate) struct World {
 impl World {
     /// A new volume with these options, as on the command line.
     pub(crate) fn new(settings: &[(&str, &str)]) -> World {
-        let memory = Arc::new(MemDevice::new(DEVICE_BYTES));
+        World::of_size(DEVICE_BYTES, None, settings)
+    }
+
+    /// The same on a device of another size, with buckets of that size.
+    pub(crate) fn of_size(bytes: u64, bucket_bytes: Option<u64>, settings: &[(&str, &str)]) -> World {
+        let memory = Arc::new(MemDevice::new(bytes));
         let setting = |(name, value): &(&str, &str)| {
             let spec = OptionSpec::by_name(name).unwrap();
             (spec, spec.parse(value).unwrap())
@@ -57,7 +62,8 @@ impl World {
             settings: settings.iter().map(setting).collect(),
             ..FormatOptions::default()
         };
-        let new = vec![NewDevice::new(Arc::clone(&memory) as Arc<dyn Device>)];
+        let device = NewDevice::new(Arc::clone(&memory) as Arc<dyn Device>);
+        let new = vec![NewDevice { bucket_bytes, ..device }];
         let mut builder = Builder::new(new, &options).unwrap();
         builder.push_first_subvolume().unwrap();
         builder.push_empty_root().unwrap();

@@ -200,21 +200,29 @@ impl DataWriter {
         Ok((encoded.covers.0 * SECTOR_BYTES) as usize)
     }
 
-    /// Writes a payload to each copy's place.
     fn put(&self, ptrs: &[ExtentPtr], payload: &[u8]) -> Result<(), CommitError> {
-        for ptr in ptrs {
-            let dev = ptr.dev;
-            let device = self
-                .devices
-                .get(dev.0)
-                .ok_or_else(|| CommitError::Device(format!("device {dev} is missing, data must go there")))?;
-            device
-                .write_at(ptr.offset.0 * SECTOR_BYTES, payload)
-                .map_err(|error| CommitError::Device(error.to_string()))?;
-        }
-        self.clocks.has_written(Sectors(payload.len() as u64 / SECTOR_BYTES * ptrs.len() as u64));
-        Ok(())
+        put(&self.devices, &self.clocks, ptrs, payload)
     }
+}
+
+/// Writes a payload to each copy's place.
+pub(super) fn put(
+    devices: &DeviceSet,
+    clocks: &IoClocks,
+    ptrs: &[ExtentPtr],
+    payload: &[u8],
+) -> Result<(), CommitError> {
+    for ptr in ptrs {
+        let dev = ptr.dev;
+        let device = devices
+            .get(dev.0)
+            .ok_or_else(|| CommitError::Device(format!("device {dev} is missing, data must go there")))?;
+        device
+            .write_at(ptr.offset.0 * SECTOR_BYTES, payload)
+            .map_err(|error| CommitError::Device(error.to_string()))?;
+    }
+    clocks.has_written(Sectors(payload.len() as u64 / SECTOR_BYTES * ptrs.len() as u64));
+    Ok(())
 }
 
 /// What is left to be written.

@@ -31,6 +31,7 @@ use parking_lot::Mutex;
 
 use super::data::DataWriter;
 use super::host::{JournalEvents, VolumeHost};
+use super::moving::Mover;
 use super::space::{Allocator, Relief, RoomMaker, RoomThread, Space};
 use super::start::Foundation;
 use super::stop::{StopError, WriteBack, stop_clean};
@@ -59,7 +60,7 @@ pub struct Live {
     allocator: Arc<Allocator>,
     room: Arc<RoomMaker>,
     data: DataWriter,
-    reader: Reader,
+    reader: Arc<Reader>,
     host: Arc<VolumeHost>,
     superblock: Arc<SuperblockStore>,
     devices: DeviceSet,
@@ -147,10 +148,6 @@ impl Live {
                 journal.halt(HaltReason::Requested(error.to_string()));
             }
         });
-        let room = RoomMaker::new(Arc::clone(&space), devices.clone(), Arc::clone(&clocks), &engine);
-        let relief = Arc::downgrade(&room) as Weak<dyn Relief>;
-        allocator.set_relief(relief);
-
         let versions = Arc::clone(&host);
         let versions = Box::new(move || versions.next_key_version());
         let of_allocator = Arc::clone(&allocator);
@@ -158,6 +155,19 @@ impl Live {
         let view = superblock.view();
         let reader_options = ReaderOptions::of(&view.superblock, &view.members, key.clone());
         let reader = Reader::new(devices.clone(), Arc::clone(engine.trees()), reader_options);
+        let generations = Arc::clone(&space);
+        let reader = Arc::new(reader.with_generations(Box::new(move |at| generations.generation(at))));
+        let (of_mover, clocks) = (Arc::clone(&allocator), Arc::clone(host.clocks()));
+        let mover = Mover::new(
+            Arc::clone(&space),
+            of_mover,
+            devices.clone(),
+            Arc::clone(&clocks),
+            Arc::clone(&reader),
+        );
+        let room = RoomMaker::new(Arc::clone(&space), devices.clone(), clocks, &engine, mover);
+        let relief = Arc::downgrade(&room) as Weak<dyn Relief>;
+        allocator.set_relief(relief);
 
         replay.run(&journal, &*engine)?;
         superblock.recovered().map_err(|error| CommitError::Device(error.to_string()))?;
@@ -207,7 +217,7 @@ impl Live {
         &self.allocator
     }
 
-    /// Makes room; a simulator calls [`RoomMaker::step`].
+    /// Makes room; a simulator calls [`RoomMaker::step`] and [`RoomMaker::empty_a_bucket`].
     pub fn room(&self) -> &Arc<RoomMaker> {
         &self.room
     }

@@ -11,14 +11,18 @@
 //! | writing the superblock, and what for | [`superblock`] |
 //! | what every journal entry carries, and who hears what the journal says | `host.rs` |
 //! | which buckets there are to write to, how much may be promised | [`space`] |
+//! | emptying buckets that hold little, by moving what is in them | [`moving`] |
+//! | keeping generations of buckets apart from old pointers | [`generations`] |
 //! | how blocks of a file get onto the devices | [`data`] |
 //! | when a bucket was last used | `clock.rs` |
 //! | the time of day | `time.rs` |
 
 mod clock;
 pub mod data;
+pub mod generations;
 mod host;
 mod live;
+pub mod moving;
 mod own_buckets;
 mod replay;
 pub mod space;

@@ -12,8 +12,8 @@
 //! What is given away is held by the [`Allocation`], until its pointers are committed.
 //!
 //! When there is nothing, data waits for what will become free: buckets that were emptied, but whose last journal entry is not on stable
-//! storage, or which wait to be discarded, and cached data. [`Relief`] makes room while no lock is held. If nothing came of it there is
-//! no space. Writes were promised space in sectors before they were accepted ([`super::DiskReservation`]), and the reserves make that
+//! storage, or which wait to be discarded, and cached data; and buckets that are emptied by moving what little they hold ([`crate::write::moving`]).
+//! [`Relief`] makes room while no lock is held. If nothing came of it there is no space. Writes were promised space in sectors before they were accepted ([`super::DiskReservation`]), and the reserves make that
 //! come true in buckets.
 //!
 //! Nodes never wait: they may be needed to free space. Their reserves are larger than what one operation needs.
@@ -73,7 +73,7 @@ pub struct Hold {
 
 /// Who can make room.
 pub trait Relief: Send + Sync {
-    /// Makes buckets free that are nearly so: flushes the journal if they wait for it, discards, drops cached data. Waits for all that. Whether
+    /// Makes buckets free: flushes the journal if they wait for it, discards, drops cached data, moves data. Waits for all that. Whether
     /// anything came of it.
     ///
     /// # Errors
@@ -104,6 +104,9 @@ struct Wish<'r> {
     replicas: u8,
     required: u8,
     exclude: &'r [DevIndex],
+    /// What lengths are multiples of.
+    unit: Sectors,
+    /// What there must be room for in one piece.
     grain: Sectors,
     watermark: Watermark,
 }
@@ -154,6 +157,7 @@ impl Allocator {
             replicas: request.replicas,
             required: request.replicas.min(possible),
             exclude: request.exclude,
+            unit: self.block,
             grain: self.block,
             watermark: request.watermark,
         };
@@ -172,6 +176,27 @@ impl Allocator {
         self.try_allocate(point, &wish, request.sectors).ok_or(CommitError::NoSpace)
     }
 
+    /// Room on one device for data that is moved there: at most `wanted` sectors, at least `least`, which stay together. Waits for nothing.
+    pub(in crate::write) fn allocate_on(
+        &self,
+        dev: DevIndex,
+        wanted: Sectors,
+        least: Sectors,
+    ) -> Option<Allocation> {
+        let others: Vec<DevIndex> = self.space.devices().map(|d| d.dev).filter(|d| *d != dev).collect();
+        let wish = Wish {
+            class: DataType::USER,
+            target: 0,
+            replicas: 1,
+            required: 1,
+            exclude: &others,
+            unit: self.block,
+            grain: least,
+            watermark: Watermark::Copygc,
+        };
+        self.try_allocate(self.points.of(Writer::Copygc, 0), &wish, wanted)
+    }
+
     /// Free buckets of all devices that take user data.
     fn free(&self) -> u64 {
         let devices = self.space.devices().filter(|d| d.takes(DataType::USER));
@@ -186,7 +211,7 @@ impl Allocator {
     ) -> Option<Allocation> {
         let mut filling = point.lock();
         let devs = self.choose(point, &mut filling, wish)?;
-        let (mut ptrs, sectors, buckets) = filling.take(&devs, sectors, wish.grain);
+        let (mut ptrs, sectors, buckets) = filling.take(&devs, sectors, wish.unit);
         for ptr in &mut ptrs {
             ptr.cached = self.space.device(ptr.dev).is_some_and(|d| d.durability() == 0);
         }
@@ -277,6 +302,7 @@ impl NodeSpace for Allocator {
             replicas: self.nodes_replicas,
             required: self.nodes_required,
             exclude: &[],
+            unit: self.node,
             grain: self.node,
             watermark,
         };

@@ -5,8 +5,9 @@
 //!
 //! A write is accepted before it is known where it will go: data waits in memory, and must not find the disk full when its time comes.
 //! So whoever is going to use space takes a [`DiskReservation`] first, in the worst case: uncompressed, all copies. It is granted if
-//! that much is available (spec 50 §6.10), and if buckets that are or will be free have room for all that is promised: what is left in partly used
-//! buckets counts as free, but nothing can be put there. This is the only place that says that the disk is full to somebody who can be told. When the
+//! that much is available (spec 50 §6.10), and if buckets have room for all that is promised: those that are or will be free, and what is unused in
+//! partly used ones, which can be had by moving the rest ([`crate::write::moving`]). This is the only place that says that the disk is full to
+//! somebody who can be told. When the
 //! commit is done the counters have grown, and what was used is given back from the reservation.
 
 use std::collections::HashMap;
@@ -127,7 +128,7 @@ pub struct DiskReservation {
 }
 
 impl DiskReservation {
-    /// Takes space if it is available; `room` is what whole buckets have.
+    /// Takes space if it is available; `room` is what buckets have.
     pub(super) fn take(counters: &Arc<Counters>, sectors: Sectors, room: Sectors) -> Option<DiskReservation> {
         let held = counters.try_hold(sectors, room);
         held.then(|| DiskReservation { counters: Arc::clone(counters), sectors })

@@ -45,7 +45,7 @@ pub(crate) struct DeviceSpace {
     /// The newest journal entry that is on stable storage.
     flushed: AtomicU64,
     buckets: Mutex<Buckets>,
-    /// Told when there is something to discard.
+    /// Told when there is something to be done that makes buckets free.
     wake: Arc<Wake>,
 }
 
@@ -181,6 +181,11 @@ impl DeviceSpace {
         Gen(self.buckets.lock().gens.get(bucket.0 as usize).copied().unwrap_or(0))
     }
 
+    /// Generations of all buckets, from the first on.
+    pub(super) fn generations(&self) -> Vec<Gen> {
+        self.buckets.lock().gens[self.first as usize..].iter().map(|generation| Gen(*generation)).collect()
+    }
+
     /// Somebody holds the bucket.
     pub(super) fn is_open(&self, bucket: BucketIndex) -> bool {
         self.buckets.lock().states.get(bucket.0 as usize).is_some_and(|s| s & state::OPEN != 0)
@@ -196,6 +201,13 @@ impl DeviceSpace {
         let buckets = self.buckets.lock();
         let all = buckets.available.len() + buckets.discardable.len() + buckets.waiting.len() as u64;
         all.saturating_sub(self.reserves[Watermark::Normal as usize])
+    }
+
+    /// Buckets that are or will be free, beyond what is kept for others than new data.
+    pub(super) fn free_soon(&self) -> u64 {
+        let buckets = self.buckets.lock();
+        let all = buckets.available.len() + buckets.discardable.len() + buckets.waiting.len() as u64;
+        all.saturating_sub(self.reserves[Watermark::Stripe as usize])
     }
 
     /// How many buckets are missing until enough are free or will be once they are discarded (spec 50 §6.6).
@@ -280,6 +292,9 @@ impl DeviceSpace {
                 drop(buckets);
                 self.wake();
             }
+        } else if alloc.data_type == DataType::NEED_GC_GENS {
+            drop(buckets);
+            self.wake();
         }
     }
 

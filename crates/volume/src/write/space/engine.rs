@@ -1,7 +1,7 @@
 //! Making room in a volume that runs: the b-tree engine as [`Buckets`], and a thread that discards.
 //!
 //! Whoever finds no room makes some himself ([`RoomMaker`] as [`Relief`]). So that this is rare, a thread wakes up whenever there is
-//! something to discard.
+//! something to discard, or so much has been written that buckets may have to be emptied by moving ([`crate::write::moving`]).
 
 use std::sync::{Arc, Weak};
 
@@ -16,6 +16,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Buckets, Relief, Space};
 use crate::write::clock::IoClocks;
+use crate::write::generations::{Collected, Generations};
+use crate::write::moving::{Moved, Mover};
 
 impl Buckets for Engine {
     fn change(
@@ -61,6 +63,8 @@ pub struct RoomMaker {
     devices: DeviceSet,
     clocks: Arc<IoClocks>,
     engine: Weak<Engine>,
+    mover: Mover,
+    generations: Generations,
     wanted: Mutex<Wanted>,
     changed: Condvar,
 }
@@ -81,16 +85,23 @@ impl RoomMaker {
         devices: DeviceSet,
         clocks: Arc<IoClocks>,
         engine: &Arc<Engine>,
+        mover: Mover,
     ) -> Arc<RoomMaker> {
         let (wanted, changed) = (Mutex::new(Wanted::Nothing), Condvar::new());
         let engine = Arc::downgrade(engine);
-        let maker = Arc::new(RoomMaker { space, devices, clocks, engine, wanted, changed });
-        let told = Arc::downgrade(&maker);
-        maker.space.on_work(Box::new(move || {
-            if let Some(maker) = Weak::upgrade(&told) {
-                maker.want(Wanted::Work);
-            }
-        }));
+        let generations = Generations::new(Arc::clone(&space));
+        let maker =
+            Arc::new(RoomMaker { space, devices, clocks, engine, mover, generations, wanted, changed });
+        let wake = || {
+            let told = Arc::downgrade(&maker);
+            Box::new(move || {
+                if let Some(maker) = Weak::upgrade(&told) {
+                    maker.want(Wanted::Work);
+                }
+            })
+        };
+        maker.space.on_work(wake());
+        maker.clocks.on_alarm(wake());
         maker
     }
 
@@ -102,24 +113,67 @@ impl RoomMaker {
         }
     }
 
-    /// A bounded amount of work that nobody waits for: discards, and dropping cached data where buckets run short. Whether there may be more.
+    /// A bounded amount of work that nobody waits for: discards, dropping cached data where buckets run short, looking after generations, emptying a bucket
+    /// where it is time to.
+    /// Whether there may be more.
     ///
     /// # Errors
     /// If a commit failed; what was to be freed stays as it is.
     pub fn step(&self) -> Result<bool, CommitError> {
         let Some(engine) = self.engine.upgrade() else { return Ok(false) };
-        if self.space.discard_step(&self.devices, &*engine)? > 0 {
+        if self.space.discard_step(&self.devices, &*engine)? > 0
+            || self.space.invalidate_step(&self.clocks, &*engine)? > 0
+            || self.generations.step(&engine)?
+        {
             return Ok(true);
         }
-        Ok(self.space.invalidate_step(&self.clocks, &*engine)? > 0)
+        let again = self.mover.step(&engine, &|| self.make_room(&engine))?;
+        if let Some(when) = again {
+            self.clocks.set_alarm(when);
+        }
+        Ok(again.is_none())
+    }
+
+    /// Empties the bucket that holds least, whatever the need; whether there was one. A simulator wants that; who needs room gets it done anyway.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn empty_a_bucket(&self) -> Result<bool, CommitError> {
+        let Some(engine) = self.engine.upgrade() else { return Ok(false) };
+        for (dev, _) in self.space.rules().devices() {
+            if self.mover.empty_one(&engine, dev, &|| self.make_room(&engine))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What has been moved to make room since the volume was opened.
+    pub fn moved(&self) -> Moved {
+        self.mover.moved()
+    }
+
+    /// How often, since the volume was opened, generations had to be looked after.
+    pub fn collected(&self) -> Collected {
+        self.generations.collected()
+    }
+
+    /// Makes room without moving anything.
+    fn make_room(&self, engine: &Engine) -> Result<bool, CommitError> {
+        let flush = |seq| Ok(engine.journal().flush_seq(seq)?);
+        if self.space.make_room(&self.devices, &self.clocks, engine, flush)? {
+            return Ok(true);
+        }
+        let out_of_use = self.space.out_of_use();
+        while self.generations.step(engine)? {}
+        Ok(self.space.out_of_use() < out_of_use)
     }
 }
 
 impl Relief for RoomMaker {
     fn relieve(&self) -> Result<bool, CommitError> {
         let Some(engine) = self.engine.upgrade() else { return Ok(false) };
-        self.space
-            .make_room(&self.devices, &self.clocks, &*engine, |seq| Ok(engine.journal().flush_seq(seq)?))
+        Ok(self.make_room(&engine)? || self.mover.round(&engine, &|| self.make_room(&engine))?)
     }
 }
 

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use frazil_btree::Btrees;
 use frazil_btree::write::CommitError;
+use frazil_journal::Watermark;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::members::Members;
 use frazil_ondisk::units::{DevIndex, Gen, Sectors, Seq};
@@ -129,15 +130,45 @@ impl Space {
         DiskReservation::take(&self.counters, sectors, self.room()).ok_or(CommitError::NoSpace)
     }
 
-    /// Sectors of the buckets that data may still fill; cached data goes when it is in the way.
+    /// Sectors that data may still fill: cached data goes when it is in the way, and what is unused in partly used buckets can be had by moving the rest.
     fn room(&self) -> Sectors {
         let of = |device: &Arc<DeviceSpace>| {
             let cached = AccountingPos::DevDataType { dev: device.dev, data_type: DataType::CACHED };
             let cached = u64::try_from(self.counters.get(&cached)[0]).unwrap_or(0);
-            device.usable().saturating_add(cached).saturating_mul(device.bucket.0)
+            let whole = device.usable().saturating_add(cached).saturating_mul(device.bucket.0);
+            whole.saturating_add(self.fragmented(device).0)
         };
         let devices = self.devices().filter(|device| device.takes(DataType::USER));
         Sectors(devices.map(of).fold(0, u64::saturating_add))
+    }
+
+    /// Sectors of partly used buckets of a device that nothing uses.
+    fn fragmented(&self, device: &DeviceSpace) -> Sectors {
+        let of = |data_type| {
+            let usage = self.counters.get(&AccountingPos::DevDataType { dev: device.dev, data_type });
+            u64::try_from(usage[2]).unwrap_or(0)
+        };
+        Sectors(of(DataType::USER).saturating_add(of(DataType::BTREE)))
+    }
+
+    /// How much may be written to each device before what is unused in partly used buckets exceeds what is free (spec 50 §6.8).
+    pub(super) fn writes_until_fragmented(&self) -> Vec<(DevIndex, Sectors)> {
+        let left = |device: &Arc<DeviceSpace>| {
+            let free = device.free_soon().saturating_mul(device.bucket.0);
+            (device.dev, Sectors(free.saturating_sub(self.fragmented(device).0)))
+        };
+        self.devices().filter(|d| d.takes(DataType::USER)).map(left).collect()
+    }
+
+    /// Devices that have no bucket left for new data.
+    pub(super) fn short(&self) -> Vec<DevIndex> {
+        let short = self.devices().filter(|d| d.takes(DataType::USER) && d.available(Watermark::Normal) == 0);
+        short.map(|d| d.dev).collect()
+    }
+
+    /// Size of the buckets of a device; 1 if there is no such device.
+    pub(super) fn bucket(&self, dev: DevIndex) -> Sectors {
+        self.device(dev).map_or(Sectors(1), |device| device.bucket)
     }
 
     /// Promises space to somebody who must not fail because he frees space, or moves it.
@@ -160,6 +191,25 @@ impl Space {
     /// The oldest journal entry that must be flushed before buckets emptied in it can be used again.
     pub fn waits_for(&self) -> Option<Seq> {
         self.devices().filter_map(|d| d.waits_for()).map(|(oldest, _)| oldest).min()
+    }
+
+    /// The generation of a bucket at present; 0 if there is no such bucket.
+    pub fn generation(&self, at: DevBucket) -> Gen {
+        self.device(at.dev).map_or(Gen(0), |device| device.generation(at.bucket))
+    }
+
+    /// The generations of all buckets: by device, from its first bucket on.
+    pub(super) fn generations(&self) -> impl Iterator<Item = (DevIndex, u64, Vec<Gen>)> {
+        self.devices().map(|device| (device.dev, device.first, device.generations()))
+    }
+
+    /// Buckets that cannot be used because there might be pointers that are too old (spec 50 §1.1).
+    pub(super) fn out_of_use(&self) -> u64 {
+        let of = |device: &Arc<DeviceSpace>| {
+            let what = AccountingPos::DevDataType { dev: device.dev, data_type: DataType::NEED_GC_GENS };
+            u64::try_from(self.counters.get(&what)[0]).unwrap_or(0)
+        };
+        self.devices().filter(|device| device.is_writable()).map(of).sum()
     }
 
     /// Somebody fills the bucket, or has filled it and not committed the pointers.

@@ -145,33 +145,6 @@ fn what_was_promised_can_be_written() {
     assert_eq!(report.findings.iter().filter(about_space).count(), 0, "{:#?}", report.findings);
 }
 
-/// What is free in buckets that are half full cannot be promised.
-#[test]
-fn promises_are_kept_in_a_volume_that_is_full_of_holes() {
-    let bench = Bench::new("01-empty-initialised");
-    let mut end = 0;
-    let mut fill = |sectors: u64| {
-        let mut ends = Vec::new();
-        while let Ok(mut promise) = bench.space.reserve(Sectors(sectors)) {
-            end += sectors;
-            bench.write(end, sectors).expect("it was promised");
-            promise.used(Sectors(sectors));
-            ends.push(end);
-        }
-        ends
-    };
-    let first = fill(128);
-    // One of the two halves of each bucket goes.
-    first.iter().step_by(2).for_each(|end| bench.remove(*end));
-    let half = bench.space.usage().available;
-    assert!(half > Sectors(first.len() as u64 / 2 * 120));
-    let (second, third) = (fill(128), fill(8));
-    assert!(second.len() > 10, "{} halves and {} blocks", second.len(), third.len());
-    let left = bench.space.usage().available;
-    assert!(left > Sectors(10_000), "{left} sectors are free, and none of them can be promised");
-    assert!(matches!(bench.space.reserve(Sectors(8)), Err(CommitError::NoSpace)));
-}
-
 #[test]
 fn emptied_buckets_wait_for_the_journal_then_for_the_discard() {
     let bench = Bench::new("01-empty-initialised");
