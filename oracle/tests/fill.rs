@@ -20,6 +20,7 @@ use frazil_posix::write::{Caller, WriteFs, WriteFsOptions};
 use frazil_testing::sample;
 use frazil_volume::OpenOptions;
 use frazil_volume::build::{Builder, Encryption, FormatOptions, NewDevice};
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
 use zeroize::Zeroizing;
 
@@ -129,7 +130,9 @@ fn import(dir: &Path, tree: &Path) -> Vec<PathBuf> {
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
     let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed: 1 }).unwrap();
-    fs.unlink(at(&fs, &["many", "000", "0"]), b"file 0", &Caller::ROOT).unwrap();
+    let front = fs.front(FrontKind::Names).unwrap();
+    front.unlink(at(&fs, &["many", "000", "0"]), b"file 0", &Caller::ROOT).unwrap();
+    drop(front);
     fill::import(&fs, NodeId::ROOT, fill::Source::directory(tree, Vec::new()), &Counts::default()).unwrap();
     fs.live().stop().unwrap();
     paths

@@ -13,6 +13,7 @@ use frazil_posix::write::{Deletion, WriteFs, WriteFsOptions};
 use frazil_testing::golden;
 use frazil_volume::OpenOptions;
 use frazil_volume::check::check;
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
 
 const IMAGES: [&str; 4] = ["08-crash-shift", "13-orphans", "15-frozen-orphan", "10-crash-snapdelete"];
@@ -28,10 +29,12 @@ fn finish(paths: &[PathBuf], seed: u64) {
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
     let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed }).unwrap();
-    fs.finish_interrupted().unwrap();
+    let front = fs.front(FrontKind::Background).unwrap();
+    front.finish_interrupted().unwrap();
     let mut deletion = Deletion::default();
-    while fs.delete_unlinked_step(&mut deletion).unwrap() {}
-    fs.remove_dead_inodes().unwrap();
+    while front.delete_unlinked_step(&mut deletion).unwrap() {}
+    front.remove_dead_inodes().unwrap();
+    drop(front);
     fs.live().stop().unwrap();
     drop(fs);
     let volume = frazil_volume::open(devices, OpenOptions::default()).unwrap();

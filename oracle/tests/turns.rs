@@ -19,12 +19,13 @@ use std::sync::Arc;
 use frazil_btree::write::EngineOptions;
 use frazil_device::{Access, Device, OpenOptions as DeviceOptions};
 use frazil_oracle::{Job, Mount, Oracle, Outcome, Writes};
-use frazil_posix::write::{Allocate, Caller, NewNode, RenameMode, SetXattr, WriteFs, WriteFsOptions};
+use frazil_posix::write::{Allocate, Caller, Front, NewNode, RenameMode, SetXattr, WriteFs, WriteFsOptions};
 use frazil_posix::{Fs, NodeId};
 use frazil_testing::compare::Comparison;
 use frazil_testing::manifest::Manifest;
 use frazil_volume::build::{FormatOptions, NewDevice, format};
 use frazil_volume::check::{Severity, check};
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
 use frazil_volume::{OpenOptions, open};
 
@@ -50,13 +51,15 @@ fn our_turn(path: &Path, seed: u64, clean: bool) {
     let options = LiveOptions { engine, cache_bytes: 32 << 20, threads: true };
     let live = Live::start(foundation.unwrap(), &options).unwrap();
     let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed }).unwrap();
-    fs.finish_interrupted().unwrap();
-    fs.remove_dead_inodes().unwrap();
+    let front = fs.front(FrontKind::Background).unwrap();
+    front.finish_interrupted().unwrap();
+    front.remove_dead_inodes().unwrap();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let dirs: Vec<NodeId> = (0..DIRS).map(|n| directory(&fs, &format!("dir{n}"))).collect();
+    let dirs: Vec<NodeId> = (0..DIRS).map(|n| directory(&front, &format!("dir{n}"))).collect();
     for _ in 0..CHANGES {
-        change(&fs, &dirs, &mut rng);
+        change(&front, &dirs, &mut rng);
     }
+    drop(front);
     if clean {
         fs.live().stop().unwrap();
     } else {
@@ -65,7 +68,7 @@ fn our_turn(path: &Path, seed: u64, clean: bool) {
     }
 }
 
-fn directory(fs: &WriteFs, name: &str) -> NodeId {
+fn directory(fs: &Front<'_>, name: &str) -> NodeId {
     match fs.lookup(NodeId::ROOT, name.as_bytes()) {
         Ok(found) => found.node,
         Err(_) => {
@@ -80,7 +83,7 @@ fn pick(dirs: &[NodeId], rng: &mut fastrand::Rng) -> (NodeId, Vec<u8>) {
 }
 
 /// One change; what is not possible is not done.
-fn change(fs: &WriteFs, dirs: &[NodeId], rng: &mut fastrand::Rng) {
+fn change(fs: &Front<'_>, dirs: &[NodeId], rng: &mut fastrand::Rng) {
     let root = &Caller::ROOT;
     let (dir, name) = pick(dirs, rng);
     let found = fs.lookup(dir, &name).ok().map(|attr| attr.node);

@@ -19,6 +19,7 @@ use frazil_device::{Access, Device, FileDevice, OpenOptions as DeviceOptions};
 use frazil_journal::read::ReadError;
 use frazil_ondisk::superblock::assembly::{Degraded, Insufficient};
 use frazil_posix::write::{WriteFs, WriteFsOptions};
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
 use frazil_volume::write::{Live, LiveOptions, WriteOptions, open_rw};
 use frazil_volume::{JournalView, Notice, OpenError, OpenOptions, Passphrase, Recovery, Volume};
@@ -155,7 +156,9 @@ impl OpenArgs {
         };
         let live = Live::start(foundation, &options).map_err(Stop::failed)?;
         let fs = WriteFs::new(live, WriteFsOptions { clock: write.wall, seed }).map_err(Stop::failed)?;
-        fs.finish_interrupted().and_then(|_| fs.remove_dead_inodes()).map_err(Stop::failed)?;
+        let front = fs.front(FrontKind::Background).map_err(Stop::failed)?;
+        front.finish_interrupted().and_then(|_| front.remove_dead_inodes()).map_err(Stop::failed)?;
+        drop(front);
         Ok(fs)
     }
 

@@ -10,8 +10,11 @@
 use std::sync::Arc;
 
 use frazil_device::waiting;
+use frazil_posix::write::Front;
 use frazil_posix::{Attr, Error, NodeId, Whence};
+use frazil_volume::lifecycle::NotNow;
 
+use crate::change::Change;
 use crate::directory::{self, Demand};
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
@@ -51,6 +54,17 @@ pub(crate) struct Adapter<F> {
 
 pub(crate) type Outcome = Result<(), Errno>;
 
+/// What became of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    /// The reply is ready.
+    Reply(Outcome),
+    /// There is nothing to reply.
+    Nothing,
+    /// Nothing was done: it has to wait until the volume can be changed.
+    Later,
+}
+
 impl<F: Filesystem> Adapter<F> {
     pub(crate) fn new(fs: Arc<F>) -> Result<Adapter<F>, Error> {
         let folding = fs.writer().is_some_and(|writer| writer.folds_case());
@@ -60,25 +74,38 @@ impl<F: Filesystem> Adapter<F> {
         Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false) })
     }
 
-    /// Fills in the body of the reply; `None` if the request is not to be answered.
-    pub(crate) fn answer(&self, request: &Request<'_>, reply: &mut Reply) -> Option<Outcome> {
+    /// Fills in the body of the reply.
+    pub(crate) fn answer(&self, request: &Request<'_>, reply: &mut Reply) -> Answer {
         match &request.op {
             Op::Forget { lookups } => {
                 self.forget(request.node, *lookups);
-                return None;
+                return Answer::Nothing;
             }
             Op::BatchForget { pairs } => {
                 forget_pairs(pairs).for_each(|(id, lookups)| self.forget(id, lookups));
-                return None;
+                return Answer::Nothing;
             }
-            Op::Interrupt { .. } => return None,
+            Op::Interrupt { .. } => return Answer::Nothing,
             _ => {}
         }
-        let Some(node) = self.ids.node(request.node) else { return Some(Err(Errno::STALE)) };
-        Some(self.answer_about(request, node, reply))
+        let Some(node) = self.ids.node(request.node) else { return Answer::Reply(Err(Errno::STALE)) };
+        let front = match (self.fs.writer(), writer::front_kind(&request.op)) {
+            (Some(fs), Some(kind)) => match fs.try_front(kind) {
+                Ok(front) => Some(front),
+                Err(NotNow::Blocked) => return Answer::Later,
+                Err(NotNow::ReadOnly) => return Answer::Reply(Err(Error::ReadOnly.into())),
+            },
+            _ => None,
+        };
+        Answer::Reply(self.answer_about(request, (node, front.as_ref()), reply))
     }
 
-    fn answer_about(&self, request: &Request<'_>, node: NodeId, reply: &mut Reply) -> Outcome {
+    fn answer_about(
+        &self,
+        request: &Request<'_>,
+        (node, front): (NodeId, Option<&Front<'_>>),
+        reply: &mut Reply,
+    ) -> Outcome {
         let id = request.node;
         match request.op {
             Op::Lookup { name } => self.lookup(node, name, reply)?,
@@ -98,15 +125,19 @@ impl<F: Filesystem> Adapter<F> {
             Op::Listxattr { size } => self.listxattr(node, size, reply)?,
             Op::Seek { offset, whence } => self.seek(node, offset, whence, reply)?,
             Op::Ioctl { command, input, out_size } => {
-                let (delivered, changed) = self.ioctl(node, (command, input), request)?;
+                let (delivered, changed) = self.ioctl((node, front), (command, input), request)?;
                 if delivered.len() > out_size as usize {
                     return Err(Errno::INVAL);
                 }
                 reply.ioctl(&delivered);
                 reply.outdates_attributes = changed;
             }
-            Op::Change(ref change) => match self.fs.writer() {
-                Some(fs) => writer::answer(self, fs, request, (node, change), reply)?,
+            Op::Change(Change::Fsync | Change::Syncfs) => match self.fs.writer() {
+                Some(fs) => writer::sync(fs, node, &request.op)?,
+                None => return Err(Errno::NOSYS),
+            },
+            Op::Change(ref change) => match front {
+                Some(front) => writer::answer(self, front, request, (node, change), reply)?,
                 None => return Err(Errno::NOSYS),
             },
             Op::Release | Op::Destroy => {}
@@ -210,15 +241,11 @@ impl<F: Filesystem> Adapter<F> {
     /// The controls of flags and project (spec 40 §17.1): what they deliver, and whether they changed something.
     fn ioctl(
         &self,
-        node: NodeId,
+        (node, front): (NodeId, Option<&Front<'_>>),
         (command, input): (u32, &[u8]),
         request: &Request<'_>,
     ) -> Result<(Vec<u8>, bool), Errno> {
-        const GETFLAGS: u32 = 0x8008_6601;
-        const SETFLAGS: u32 = 0x4008_6602;
-        const FSGETXATTR: u32 = 0x801c_581f;
-        const FSSETXATTR: u32 = 0x401c_5820;
-        const GETVERSION: u32 = 0x8008_7601;
+        use ioctl::{FSGETXATTR, FSSETXATTR, GETFLAGS, GETVERSION, SETFLAGS};
         let word = |at: usize| -> Result<u32, Errno> {
             let bytes = input.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).ok_or(Errno::INVAL)?;
             Ok(u32::from_ne_bytes(bytes))
@@ -234,16 +261,25 @@ impl<F: Filesystem> Adapter<F> {
                 Ok((xattr, false))
             }
             SETFLAGS | FSSETXATTR => {
-                let fs = self.fs.writer().ok_or(Errno::NOTTY)?;
+                let front = front.ok_or(Errno::NOTTY)?;
                 let set = match command {
                     SETFLAGS => (stored_flags(word(0)?)?, None),
                     _ => (stored_extended_flags(word(0)?)?, Some(word(12)?)),
                 };
-                writer::set_flags(fs, node, set, request).map(|()| (Vec::new(), true))
+                writer::set_flags(front, node, set, request).map(|()| (Vec::new(), true))
             }
             _ => Err(Errno::NOTTY),
         }
     }
+}
+
+/// Numbers of controls (spec 40 §17.1).
+pub(crate) mod ioctl {
+    pub(crate) const GETFLAGS: u32 = 0x8008_6601;
+    pub(crate) const SETFLAGS: u32 = 0x4008_6602;
+    pub(crate) const FSGETXATTR: u32 = 0x801c_581f;
+    pub(crate) const FSSETXATTR: u32 = 0x401c_5820;
+    pub(crate) const GETVERSION: u32 = 0x8008_7601;
 }
 
 /// The value, or its length if the caller has no buffer yet.

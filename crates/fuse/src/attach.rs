@@ -13,8 +13,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use frazil_device::mounts;
+use frazil_volume::lifecycle::SyncPages;
 use rustix::io::{Errno as Code, FdFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
@@ -25,6 +30,10 @@ use crate::error::Error;
 
 /// Type of our mounts in the mount table.
 pub(crate) const FS_TYPE: &str = "fuse.frazil";
+
+/// How long pages of mapped files are waited for, and how often is looked whether anybody still wants them.
+const SYNC_PAGES_MAX: Duration = Duration::from_secs(10);
+const SYNC_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,6 +258,50 @@ pub(crate) fn raise_readahead(dir: &Path, kib: u32) {
     if let Some(mount) = mounts::at(dir) {
         // A user may not; his reads are only slower.
         let _ = std::fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", mount.number), kib.to_string());
+    }
+}
+
+/// How pages of mapped files are written that the kernel keeps: as anybody would, by opening the directory and asking for it. The thread that asks may hang
+/// (a page may be locked by a write that waits for the thaw), so it is left behind after a while; what it did not get to is as if it had
+/// been changed after the freeze.
+pub(crate) fn sync_pages(dir: &Path) -> SyncPages {
+    let dir = dir.to_path_buf();
+    Arc::new(move |wanted| {
+        let (done, finished) = channel();
+        let dir = dir.clone();
+        let started = thread::Builder::new().name("frazil-sync".into()).spawn(move || {
+            if let Ok(root) = File::open(dir) {
+                // An error is told to who made the pages dirty.
+                let _ = rustix::fs::syncfs(root);
+            }
+            // Nobody waits any more if it took too long.
+            let _ = done.send(());
+        });
+        let deadline = Instant::now() + SYNC_PAGES_MAX;
+        while started.is_ok()
+            && finished.recv_timeout(SYNC_LOOK_EVERY) == Err(RecvTimeoutError::Timeout)
+            && wanted()
+        {
+            if Instant::now() >= deadline {
+                return tracing::warn!(
+                    "pages of mapped files are not all written; the volume is frozen without them"
+                );
+            }
+        }
+    })
+}
+
+/// Has the mount table say whether it is read-only, if we may: the kernel does not know that a volume died. Does not wait.
+pub(crate) fn show_read_only(dir: &Path, options: &Options, read_only: bool) {
+    let dir = dir.to_path_buf();
+    let flags = MountFlags::BIND | Options { read_only, ..options.clone() }.flags();
+    let started = thread::Builder::new().name("frazil-remount".into()).spawn(move || {
+        if let Err(error) = rustix::mount::mount_remount(&dir, flags, c"") {
+            tracing::debug!("{} cannot be shown as what it is: {error}", dir.display());
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!("no thread: {error}");
     }
 }
 

@@ -85,6 +85,11 @@ impl InFlight {
         waiters
     }
 
+    /// Since when a request waits; `None` if it was answered.
+    pub(crate) fn waits_since(&self, unique: Unique) -> Option<Instant> {
+        self.state.lock().requests.get(&unique).map(|caller| caller.asked.1)
+    }
+
     /// Claims the right to answer; `false` if somebody else has.
     pub(crate) fn claim(&self, unique: Unique) -> bool {
         self.state.lock().requests.remove(&unique).is_some()

@@ -52,6 +52,7 @@ mod live;
 mod mount;
 mod node_ids;
 mod notify;
+mod parked;
 mod remount;
 mod reply;
 mod request;

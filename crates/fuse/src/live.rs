@@ -1,6 +1,7 @@
 //! The life of a volume that is mounted for writing.
 //!
-//! It is served like any other filesystem. Beside that a thread deletes, in small steps, what removed subvolumes leave behind. [`Writable::stop`] comes when the mount is gone and nobody asks any more:
+//! It is served like any other filesystem. Beside that a thread deletes, in small steps, what removed subvolumes leave behind, and files that lost their last user while the volume was
+//! frozen. [`Writable::stop`] comes when the mount is gone and nobody asks any more:
 //! files without a name go, everything is written back, and the volume is marked clean.
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use frazil_posix::write::{Deletion, WriteFs};
+use frazil_volume::lifecycle::FrontKind;
 
 /// How often is looked whether a subvolume was deleted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -49,11 +51,13 @@ impl Writable {
         let Writable { fs, deleter } = self;
         deleter.end();
         let fs = Arc::try_unwrap(fs).map_err(|fs| {
-            fs.live().stop_now("it is still in use");
+            fs.live().lifecycle().fail("it is still in use");
             "it is still in use"
         })?;
-        // What cannot be removed now is at the next start; that is no reason not to stop.
-        if let Err(error) = fs.remove_dead_inodes() {
+        // What cannot be removed now is at the next start; that is no reason not to stop. Nor is it that somebody keeps it frozen.
+        if let Ok(front) = fs.try_front(FrontKind::Background)
+            && let Err(error) = front.remove_dead_inodes()
+        {
             tracing::warn!("files without a name cannot be removed now: {error}");
         }
         fs.live().stop().map_err(|e| e.to_string())
@@ -68,7 +72,13 @@ impl Deleter {
             let mut deletion = Deletion::default();
             let mut pause = Duration::ZERO;
             while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                pause = match fs.delete_unlinked_step(&mut deletion) {
+                // Not now: it does not wait, so that it can be told to end.
+                let Ok(front) = fs.try_front(FrontKind::Background) else {
+                    pause = LOOK_EVERY;
+                    continue;
+                };
+                front.remove_released();
+                pause = match front.delete_unlinked_step(&mut deletion) {
                     Ok(true) => Duration::ZERO,
                     Ok(false) => LOOK_EVERY,
                     Err(error) => {

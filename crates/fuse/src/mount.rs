@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use frazil_device::mounts;
+use frazil_volume::lifecycle::Lifecycle;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -65,6 +67,9 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
     match Session::start(device, adapter) {
         Ok((ended, session)) => {
             attach::raise_readahead(&place.dir, READAHEAD_KIB);
+            if let Some(session) = session.upgrade() {
+                follow(session.lifecycle(), &place.dir, options);
+            }
             let control = control(&place, MountCommands::new(session));
             Ok(Mount { place, ended, control })
         }
@@ -74,6 +79,20 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
             Err(Error::system("serve", &place.dir, err))
         }
     }
+}
+
+/// Has the mount show whether the volume can be changed, and has a freeze get the pages that the kernel keeps for it.
+fn follow(lifecycle: &Arc<Lifecycle>, dir: &Path, options: &Options) {
+    lifecycle.set_sync_pages(attach::sync_pages(dir));
+    let (shown, about) = (Mutex::new(options.read_only), Arc::downgrade(lifecycle));
+    let (dir, options) = (dir.to_path_buf(), options.clone());
+    lifecycle.on_change(move || {
+        let Some(lifecycle) = about.upgrade() else { return };
+        let read_only = lifecycle.is_read_only();
+        if std::mem::replace(&mut *shown.lock(), read_only) != read_only {
+            attach::show_read_only(&dir, &options, read_only);
+        }
+    });
 }
 
 /// Listens for commands. A mount without is still a mount.

@@ -2,7 +2,7 @@
 //!
 //! It starts with one request, in which the kernel says what it can do and we say what we want of it
 //! ([`Session::start`]); after the reply the mount is usable. Then threads take turns to read requests ([`crate::turn`]) and
-//! answer them. It ends when the kernel says that the mount is gone: every thread finishes what it is doing, and the last one
+//! answer them; what has to wait for a frozen volume is put aside ([`crate::parked`]). It ends when the kernel says that the mount is gone: every thread finishes what it is doing, and the last one
 //! drops the filesystem, which closes its devices.
 
 use std::cell::Cell;
@@ -16,15 +16,18 @@ use std::thread;
 use std::time::Instant;
 
 use frazil_device::waiting;
+use frazil_journal::engine::SystemClock;
+use frazil_volume::lifecycle::Lifecycle;
 use parking_lot::Mutex;
 use rustix::io::Errno as Code;
 
-use crate::adapter::{Adapter, READ_BYTES_MAX};
+use crate::adapter::{Adapter, Answer, READ_BYTES_MAX};
 use crate::change::Change;
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::interrupts::InFlight;
 use crate::notify::Notice;
+use crate::parked::{self, Parked};
 use crate::reply::{Init, Reply};
 use crate::request::{Op, Request, Unique};
 use crate::stats::{Kind, Stats};
@@ -95,6 +98,8 @@ pub(crate) struct Session<F> {
     adapter: Adapter<F>,
     turn: Turn,
     in_flight: InFlight,
+    parked: Parked,
+    lifecycle: Arc<Lifecycle>,
     stats: Stats,
 }
 
@@ -123,19 +128,35 @@ impl<F: Filesystem> Session<F> {
     /// Agrees with the kernel on how to talk, and starts to answer. The session is there until it is over.
     pub(crate) fn start(device: File, mut adapter: Adapter<F>) -> io::Result<(Ended, Weak<Session<F>>)> {
         shake_hands(&device, &mut adapter)?;
-        let (turn, in_flight, stats) = (Turn::new(), InFlight::default(), Stats::default());
-        let session = Arc::new(Session { device, adapter, turn, in_flight, stats });
+        let lifecycle = adapter.fs.writer().map(|fs| Arc::clone(fs.live().lifecycle()));
+        let lifecycle =
+            lifecycle.unwrap_or_else(|| Arc::new(Lifecycle::read_only(Arc::new(SystemClock::default()))));
+        let session = Arc::new(Session {
+            device,
+            adapter,
+            turn: Turn::new(),
+            in_flight: InFlight::default(),
+            parked: Parked::default(),
+            lifecycle,
+            stats: Stats::default(),
+        });
         let watchable = Arc::downgrade(&session);
+        let parking = watchable.clone();
+        session.lifecycle.on_change(move || {
+            if let Some(session) = parking.upgrade() {
+                session.parked.release();
+            }
+        });
         let (running, ended) = channel();
-        let watched = session.clone();
-        let watching = running.clone();
-        thread::Builder::new().name("frazil-watch".into()).spawn(move || {
-            watched.watch();
-            drop(watched);
-            drop(watching);
-        })?;
-        spawn(session, running)?;
+        spawn("frazil-watch", &session, &running, |session, _| session.watch())?;
+        spawn("frazil-parked", &session, &running, Session::serve_parked)?;
+        spawn("frazil-fuse", &session, &running, Session::serve)?;
         Ok((Ended(Mutex::new(ended)), watchable))
+    }
+
+    /// Whether it can be changed, and by whom it is frozen.
+    pub(crate) fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
     }
 
     /// What answers.
@@ -176,12 +197,13 @@ impl<F: Filesystem> Session<F> {
             seat.reading.set(true);
             while seat.reading.get() {
                 match rustix::io::read(&self.device, &mut input) {
-                    Ok(len) => self.handle(&seat, &input[..len], &mut reply),
+                    Ok(len) => self.take_in(&seat, &input[..len], &mut reply),
                     // The request was withdrawn, or a signal came.
                     Err(Code::NOENT | Code::INTR | Code::AGAIN) => {}
                     Err(_) => {
                         self.turn.end();
                         self.in_flight.end();
+                        self.parked.end();
                         seat.reading.set(false);
                     }
                 }
@@ -191,11 +213,68 @@ impl<F: Filesystem> Session<F> {
         waiting::on_wait(Rc::new(|| {}));
     }
 
-    fn handle(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) {
+    /// Answers what was put aside, until the end.
+    fn serve_parked(self: &Arc<Self>, running: &Sender<Running>) {
+        let (seat, mut reply) = (Seat::new(Arc::downgrade(self), running.clone()), Reply::new());
+        while let Some(request) = self.parked.next() {
+            while self.parked.wants_helper() {
+                if spawn("frazil-parked", self, running, Session::help_parked).is_err() {
+                    self.parked.without_helper();
+                    break;
+                }
+            }
+            self.answer_parked(&seat, request, &mut reply);
+        }
+    }
+
+    /// Answers what was put aside, as long as there is some.
+    fn help_parked(self: &Arc<Self>, running: &Sender<Running>) {
+        let (seat, mut reply) = (Seat::new(Arc::downgrade(self), running.clone()), Reply::new());
+        while let Some(request) = self.parked.next_now() {
+            self.answer_parked(&seat, request, &mut reply);
+        }
+        self.parked.without_helper();
+    }
+
+    /// Answers a request that was put aside, unless its caller was let go meanwhile.
+    fn answer_parked(&self, seat: &Seat<F>, request: parked::Request, reply: &mut Reply) {
+        let Some(since) = self.in_flight.waits_since(request.unique) else { return };
+        seat.waits_from.set(Some(since));
+        if self.handle(seat, &request.bytes, reply) == Handled::Later {
+            self.parked.put_again(request);
+            self.release_unless_blocked();
+        }
+    }
+
+    /// A request has to wait until the volume can be changed.
+    fn park(&self, request: &Request<'_>, bytes: &[u8]) {
+        self.in_flight.add(request.unique, request.pid, (Kind::of(&request.op), Instant::now()));
+        self.parked.put(parked::Request { unique: request.unique, bytes: bytes.to_vec() });
+        self.release_unless_blocked();
+    }
+
+    /// Who tells that the gates have opened may have come before the request was put aside.
+    fn release_unless_blocked(&self) {
+        if !self.lifecycle.is_blocked() {
+            self.parked.release();
+        }
+    }
+
+    /// One thread's turn to answer a request that it has read.
+    fn take_in(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) {
+        if self.handle(seat, bytes, reply) == Handled::Later
+            && let Some(request) = Request::decode(bytes)
+        {
+            self.park(&request, bytes);
+        }
+    }
+
+    fn handle(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) -> Handled {
         // Without a header there is nothing to answer to.
-        let Some(request) = Request::decode(bytes) else { return };
+        let Some(request) = Request::decode(bytes) else { return Handled::Done };
         if let Op::Interrupt { unique } = request.op {
-            return self.in_flight.interrupt(unique);
+            self.in_flight.interrupt(unique);
+            return Handled::Done;
         }
         reply.clear();
         let kind = Kind::of(&request.op);
@@ -203,10 +282,18 @@ impl<F: Filesystem> Session<F> {
         let begun = self.stats.begin(kind);
         // A panic must not take the turn with it, which would stop the mount, nor leave the caller waiting.
         let answer = AssertUnwindSafe(|| self.adapter.answer(&request, reply));
-        let Some(outcome) = catch_unwind(answer).unwrap_or(Some(Err(Errno::IO))) else {
-            // Nobody waits for it, also if it had to wait itself.
-            self.in_flight.claim(request.unique);
-            return self.stats.end(&begun, seat.waits_from.take(), Ok(0));
+        let outcome = match catch_unwind(answer).unwrap_or(Answer::Reply(Err(Errno::IO))) {
+            Answer::Reply(outcome) => outcome,
+            Answer::Nothing => {
+                // Nobody waits for it, also if it had to wait itself.
+                self.in_flight.claim(request.unique);
+                self.stats.end(&begun, seat.waits_from.take(), Ok(0));
+                return Handled::Done;
+            }
+            Answer::Later => {
+                self.stats.withdraw(&begun);
+                return Handled::Later;
+            }
         };
         let bytes = match request.op {
             Op::Read { .. } => reply.len() as u64,
@@ -222,6 +309,7 @@ impl<F: Filesystem> Session<F> {
         if seat.reading.get() || self.in_flight.claim(request.unique) {
             self.send(request.unique, outcome, reply);
         }
+        Handled::Done
     }
 
     fn send(&self, unique: Unique, outcome: Result<(), Errno>, reply: &mut Reply) {
@@ -234,10 +322,24 @@ impl<F: Filesystem> Session<F> {
     }
 }
 
-/// Starts a thread that serves.
-fn spawn<F: Filesystem>(session: Arc<Session<F>>, running: Sender<Running>) -> io::Result<()> {
-    thread::Builder::new().name("frazil-fuse".into()).spawn(move || {
-        session.serve(&running);
+/// What became of a request that was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    Done,
+    /// It has to wait.
+    Later,
+}
+
+/// Starts a thread of the session.
+fn spawn<F: Filesystem>(
+    name: &str,
+    session: &Arc<Session<F>>,
+    running: &Sender<Running>,
+    work: impl FnOnce(&Arc<Session<F>>, &Sender<Running>) + Send + 'static,
+) -> io::Result<()> {
+    let (session, running) = (session.clone(), running.clone());
+    thread::Builder::new().name(name.into()).spawn(move || {
+        work(&session, &running);
         // In this order: whoever waits for the end finds the filesystem dropped.
         drop(session);
         drop(running);
@@ -274,7 +376,8 @@ impl<F: Filesystem> Seat<F> {
         self.waits_from.set(Some(now));
         // Before anybody can read an interrupt for it.
         session.in_flight.add(unique, pid, (kind, now));
-        if session.turn.leave() == Left::NeedsThread && spawn(session.clone(), self.running.clone()).is_err()
+        if session.turn.leave() == Left::NeedsThread
+            && spawn("frazil-fuse", &session, &self.running, Session::serve).is_err()
         {
             // Out of threads: requests wait until this one is done.
             session.turn.not_started();

@@ -165,6 +165,11 @@ impl Stats {
         Begun { kind, at: before.is_multiple_of(SAMPLE).then(Instant::now) }
     }
 
+    /// It is not answered now, and will begin again.
+    pub(crate) fn withdraw(&self, begun: &Begun) {
+        self.0[begun.kind as usize].count.fetch_sub(1, Relaxed);
+    }
+
     /// It is answered. `waited_from` is when it began to wait, if it did; `bytes` what it read or wrote, if it succeeded.
     pub(crate) fn end(&self, begun: &Begun, waited_from: Option<Instant>, bytes: Result<u64, ()>) {
         let counters = &self.0[begun.kind as usize];

@@ -17,23 +17,33 @@
 //! crash knows nothing: a file that was written and not synced would have a size without content. `O_APPEND` is the kernel's: it holds
 //! the lock of the file, knows its size, and sends the offset. Access times are not kept (the kernel does not do it for FUSE): mounts are `noatime`.
 //!
+//! # When a volume is frozen
+//!
+//! Every request that changes something needs a front ticket ([`Front`]), of the kind that [`front_kind`] says. If there is none now, the request is put
+//! aside ([`crate::parked`]), and nothing of it has been done.
+//!
 //! # Objects in use
 //!
 //! The kernel counts how often it was told of an object, and says when it forgets it. Each of these is a hold ([`WriteFs::hold`]), so that a file that is
 //! open, or a working directory, lives on without a name. Open files need no hold of their own: the kernel does not forget what is open.
 
 use frazil_device::waiting;
-use frazil_posix::write::{Allocate, Caller, NewNode, RenameMode, SetAttr, SetTime, SetXattr, WriteFs};
+use frazil_posix::write::{
+    Allocate, Caller, Front, NewNode, RenameMode, SetAttr, SetTime, SetXattr, WriteFs,
+};
 use frazil_posix::{Attr, Error, NodeId, Timestamp};
+use frazil_volume::lifecycle::FrontKind;
 
-use crate::adapter::{Adapter, LONG_BYTES, Outcome};
+use crate::adapter::{Adapter, LONG_BYTES, Outcome, ioctl};
 use crate::change::{Change, Copy, Setattr, Time, given};
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::node_ids::FuseId;
 use crate::reply::Reply;
-use crate::request::Request;
+use crate::request::{Op, Request};
 
+/// The kernel writes back a page of a mapped file (`FUSE_WRITE_CACHE`).
+const WRITE_CACHE: u32 = 1 << 0;
 /// Set-id bits go with this write (`FUSE_WRITE_KILL_SUIDGID`).
 const WRITE_KILL: u32 = 1 << 2;
 /// Set-user-id and set-group-id.
@@ -85,10 +95,42 @@ impl Who {
     }
 }
 
+/// What kind of ticket a request needs; `None` if it changes nothing.
+pub(crate) fn front_kind(op: &Op<'_>) -> Option<FrontKind> {
+    let Op::Change(change) = op else {
+        let sets = matches!(op, Op::Ioctl { command: ioctl::SETFLAGS | ioctl::FSSETXATTR, .. });
+        return sets.then_some(FrontKind::Attributes);
+    };
+    Some(match change {
+        Change::Symlink { .. } | Change::Mknod { .. } | Change::Mkdir { .. } => FrontKind::Names,
+        Change::Unlink { .. } | Change::Rmdir { .. } | Change::Rename { .. } => FrontKind::Names,
+        Change::Link { .. } | Change::Create { .. } | Change::Tmpfile { .. } => FrontKind::Names,
+        Change::Setattr(set) if set.valid & given::SIZE != 0 => FrontKind::Space,
+        Change::Setattr(_) | Change::Setxattr { .. } | Change::Removexattr { .. } => FrontKind::Attributes,
+        Change::Write { flags, .. } if flags & WRITE_CACHE != 0 => FrontKind::WriteBack,
+        Change::Write { .. } => FrontKind::Write,
+        Change::Fallocate { .. } | Change::Copy(_) => FrontKind::Space,
+        Change::Fsync | Change::Syncfs => return None,
+    })
+}
+
+/// Makes durable what was done to `node`, or everything. Needs no ticket: what is frozen is durable.
+pub(crate) fn sync(fs: &WriteFs, node: NodeId, op: &Op<'_>) -> Outcome {
+    waiting::about_to_wait();
+    if !matches!(op, Op::Change(Change::Fsync)) {
+        return Ok(fs.sync()?);
+    }
+    match fs.fsync(node) {
+        // A removed directory: what is left of it is that it was removed.
+        Err(Error::Stale(_)) => Ok(fs.sync()?),
+        done => Ok(done?),
+    }
+}
+
 /// Answers a request about `node` that changes something.
 pub(crate) fn answer<F: Filesystem>(
     adapter: &Adapter<F>,
-    fs: &WriteFs,
+    fs: &Front<'_>,
     request: &Request<'_>,
     (node, change): (NodeId, &Change<'_>),
     reply: &mut Reply,
@@ -169,18 +211,8 @@ pub(crate) fn answer<F: Filesystem>(
             waiting::about_to_wait();
             reply.written(share(fs, node, there(copy.to)?, &copy, who)?);
         }
-        Change::Fsync => {
-            waiting::about_to_wait();
-            match fs.fsync(node) {
-                // A removed directory: what is left of it is that it was removed.
-                Err(Error::Stale(_)) => fs.sync()?,
-                done => done?,
-            }
-        }
-        Change::Syncfs => {
-            waiting::about_to_wait();
-            fs.sync()?;
-        }
+        // See `sync`.
+        Change::Fsync | Change::Syncfs => {}
     }
     Ok(())
 }
@@ -203,7 +235,7 @@ fn new_node(mode: u32, rdev: u32) -> Result<NewNode<'static>, Errno> {
 }
 
 fn create(
-    fs: &WriteFs,
+    fs: &Front<'_>,
     (dir, name): (NodeId, &[u8]),
     what: NewNode<'_>,
     mode: u32,
@@ -246,7 +278,7 @@ fn of_content(error: Error) -> Errno {
     }
 }
 
-fn setattr(fs: &WriteFs, node: NodeId, set: &Setattr, who: Who) -> Result<Attr, Errno> {
+fn setattr(fs: &Front<'_>, node: NodeId, set: &Setattr, who: Who) -> Result<Attr, Errno> {
     let is_given = |bit: u32| set.valid & bit != 0;
     if is_given(given::SIZE) {
         if fs.getattr(node)?.size.abs_diff(set.size) >= LONG_TRUNCATE_BYTES {
@@ -278,7 +310,7 @@ fn timestamp((secs, nanos): Time) -> Timestamp {
 }
 
 /// Makes a part of one file be in another by sharing its data; how much of it. What cannot be shared the kernel copies itself.
-fn share(fs: &WriteFs, from: NodeId, to: NodeId, copy: &Copy, who: Who) -> Result<u32, Errno> {
+fn share(fs: &Front<'_>, from: NodeId, to: NodeId, copy: &Copy, who: Who) -> Result<u32, Errno> {
     let block = u64::from(fs.statfs()?.block_bytes).max(1);
     let size = fs.getattr(from)?.size;
     let end = copy.offset.saturating_add(copy.len.min(COPY_BYTES_MAX)).min(size);
@@ -304,7 +336,7 @@ fn share(fs: &WriteFs, from: NodeId, to: NodeId, copy: &Copy, who: Who) -> Resul
 
 /// `FS_IOC_SETFLAGS` and `FS_IOC_FSSETXATTR`: flags in the order of the stored bits, and a project.
 pub(crate) fn set_flags(
-    fs: &WriteFs,
+    fs: &Front<'_>,
     node: NodeId,
     (flags, project): (u32, Option<u32>),
     request: &Request<'_>,

@@ -12,9 +12,10 @@ use frazil_btree::write::EngineOptions;
 use frazil_device::{Device, MemDevice};
 use frazil_ondisk::superblock::options::OptionSpec;
 use frazil_posix::NodeId;
-use frazil_posix::write::{Allocate, Caller, NewNode, WriteFs, WriteFsOptions};
+use frazil_posix::write::{Allocate, Caller, Front, NewNode, WriteFs, WriteFsOptions};
 use frazil_volume::build::{Encryption, FormatOptions, NewDevice, format};
 use frazil_volume::check::{Severity, check};
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, WallClock, WriteOptions, open_rw};
 use frazil_volume::{OpenOptions, Passphrase, open};
 use zeroize::Zeroizing;
@@ -45,6 +46,10 @@ const CASES: &[Case] = &[
     Case { settings: &[("data_checksum", "none"), ("block_size", "4096")], devices: 1, encrypted: false },
     Case { settings: &[("compression", "gzip")], devices: 1, encrypted: true },
 ];
+
+fn front(fs: &WriteFs) -> Front<'_> {
+    fs.front(FrontKind::Space).unwrap()
+}
 
 fn passphrase<R>(f: impl FnOnce(OpenOptions<'_>) -> R) -> R {
     let mut ask = |_: &str| Ok(Zeroizing::new(b"a passphrase".to_vec()));
@@ -78,7 +83,7 @@ fn start(devices: &[Arc<MemDevice>], seed: u64) -> WriteFs {
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 16 << 20, threads: false }).unwrap();
     let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(Clock), seed }).unwrap();
-    fs.finish_interrupted().unwrap();
+    front(&fs).finish_interrupted().unwrap();
     fs
 }
 
@@ -139,17 +144,17 @@ fn change(fs: &WriteFs, files: &mut [File], rng: &mut fastrand::Rng, block: usiz
     match rng.u32(0..12) {
         0..5 => {
             let data = text(rng, size);
-            assert_eq!(fs.write(files[n].node, at as u64, &data, root).unwrap(), size);
+            assert_eq!(front(fs).write(files[n].node, at as u64, &data, root).unwrap(), size);
             files[n].put(at, &data);
             format!("write {size} at {at} to {n}")
         }
         5 => {
-            fs.truncate(files[n].node, at as u64, root).unwrap();
+            front(fs).truncate(files[n].node, at as u64, root).unwrap();
             files[n].bytes.resize(at, 0);
             format!("truncate {n} to {at}")
         }
         6 => {
-            fs.allocate(files[n].node, range(at, at + size), Allocate::Punch, root).unwrap();
+            front(fs).allocate(files[n].node, range(at, at + size), Allocate::Punch, root).unwrap();
             let end = len.min(at + size);
             if at < end {
                 files[n].bytes[at..end].fill(0);
@@ -158,7 +163,9 @@ fn change(fs: &WriteFs, files: &mut [File], rng: &mut fastrand::Rng, block: usiz
         }
         7 => {
             let keep_size = rng.bool();
-            fs.allocate(files[n].node, range(at, at + size), Allocate::Zero { keep_size }, root).unwrap();
+            front(fs)
+                .allocate(files[n].node, range(at, at + size), Allocate::Zero { keep_size }, root)
+                .unwrap();
             let end = if keep_size { len.min(at + size) } else { at + size };
             if !keep_size {
                 files[n].bytes.resize(len.max(end), 0);
@@ -170,19 +177,21 @@ fn change(fs: &WriteFs, files: &mut [File], rng: &mut fastrand::Rng, block: usiz
         }
         8 => {
             let keep_size = rng.bool();
-            fs.allocate(files[n].node, range(at, at + size), Allocate::Reserve { keep_size }, root).unwrap();
+            front(fs)
+                .allocate(files[n].node, range(at, at + size), Allocate::Reserve { keep_size }, root)
+                .unwrap();
             if !keep_size {
                 files[n].bytes.resize(len.max(at + size), 0);
             }
             format!("reserve {size} at {at} of {n}, keep size {keep_size}")
         }
         9 if b < len => {
-            fs.allocate(files[n].node, range(a, b), Allocate::Collapse, root).unwrap();
+            front(fs).allocate(files[n].node, range(a, b), Allocate::Collapse, root).unwrap();
             files[n].bytes.drain(a..b);
             format!("collapse {a}..{b} of {n}")
         }
         10 if a < len => {
-            fs.allocate(files[n].node, range(a, b), Allocate::Insert, root).unwrap();
+            front(fs).allocate(files[n].node, range(a, b), Allocate::Insert, root).unwrap();
             files[n].bytes.splice(a..a, std::iter::repeat_n(0, b - a));
             format!("insert {a}..{b} into {n}")
         }
@@ -195,11 +204,12 @@ fn change(fs: &WriteFs, files: &mut [File], rng: &mut fastrand::Rng, block: usiz
                 return "nothing".to_owned();
             }
             let (src, dst) = (files[from].node, files[to].node);
-            fs.clone_range(src, range(a, end), dst, target as u64, root).unwrap();
+            front(fs).clone_range(src, range(a, end), dst, target as u64, root).unwrap();
             let data = files[from].bytes[a..end].to_vec();
             files[to].put(target, &data);
             if rng.bool() {
-                fs.allocate(dst, range(target, target + 1 + data.len() / 2), Allocate::Unshare, root)
+                front(fs)
+                    .allocate(dst, range(target, target + 1 + data.len() / 2), Allocate::Unshare, root)
                     .unwrap();
                 let grown = (target + 1 + data.len() / 2).max(files[to].bytes.len());
                 files[to].bytes.resize(grown, 0);
@@ -217,7 +227,8 @@ fn run(case: &Case, seed: u64) {
     let root = NodeId::ROOT;
     let mut files: Vec<File> = (0..3)
         .map(|n| {
-            let attr = fs.create(root, format!("file{n}").as_bytes(), NewNode::File, 0o644, &Caller::ROOT);
+            let attr =
+                front(&fs).create(root, format!("file{n}").as_bytes(), NewNode::File, 0o644, &Caller::ROOT);
             File { node: attr.unwrap().node, bytes: Vec::new() }
         })
         .collect();

@@ -9,6 +9,7 @@
 //! | how an extent becomes bytes: copies, checksums, decryption, decompression, parity | [`data`] |
 //! | capacity, free space, what it is used for | `usage.rs` |
 //! | changing it: opening for writing, what follows from a commit, finding room, stopping | [`mod@write`] |
+//! | read-write, read-only, frozen, dead: what leads from one to the other, and who waits | [`lifecycle`] |
 //! | why a volume is refused, and what is noticed | `error.rs` |
 
 #![forbid(unsafe_code)]
@@ -19,7 +20,9 @@ pub mod data;
 pub mod derive;
 mod error;
 pub mod initial;
+pub mod lifecycle;
 pub mod open;
+mod sync;
 mod usage;
 mod volume;
 pub mod write;

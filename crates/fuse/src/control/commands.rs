@@ -11,8 +11,9 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use frazil_ondisk::units::SubvolId;
-use frazil_posix::write::{Caller, WriteFs};
+use frazil_posix::write::{Caller, Front, WriteFs};
 use frazil_posix::{Error, NodeId, SubvolInfo};
+use frazil_volume::lifecycle::FrontKind;
 use rustix::io::Errno as Code;
 use serde::Serialize;
 use serde_json::Value;
@@ -77,14 +78,14 @@ impl<F: Filesystem> Commands for MountCommands<F> {
             Request::CreateSubvolume { path, umask } => {
                 let (dir, name) = place(fs, &path)?;
                 let caller = caller(peer, umask);
-                let made = writer(fs)?.create_subvolume(dir, name, NEW_PERM, &caller)?;
+                let made = front(fs)?.create_subvolume(dir, name, NEW_PERM, &caller)?;
                 tell_of_name(&session, dir, name);
                 value(&report_of(fs, made.node.subvol)?)
             }
             Request::Snapshot { source, path, read_only } => {
                 let source = subvolume_at(fs, &source)?;
                 let (dir, name) = place(fs, &path)?;
-                let made = writer(fs)?.create_snapshot(source, dir, name, read_only, &caller(peer, 0))?;
+                let made = front(fs)?.create_snapshot(source, dir, name, read_only, &caller(peer, 0))?;
                 tell_of_name(&session, dir, name);
                 value(&report_of(fs, made.node.subvol)?)
             }
@@ -92,7 +93,7 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                 let (dir, name) = place(fs, &path)?;
                 let subvol = fs.lookup(dir, name)?.node.subvol;
                 let writer = writer(fs)?;
-                writer.delete_subvolume(dir, name, &caller(peer, 0))?;
+                front(fs)?.delete_subvolume(dir, name, &caller(peer, 0))?;
                 tell_of_name(&session, dir, name);
                 // Whoever has something of it open finds out now.
                 writer.held_in(subvol).into_iter().for_each(|node| session.notify(&Notice::Inode(node)));
@@ -149,6 +150,11 @@ fn usage<F: Filesystem>(fs: &F) -> Result<UsageReport, Failure> {
 
 fn writer<F: Filesystem>(fs: &F) -> Result<&WriteFs, Failure> {
     fs.writer().ok_or_else(|| Failure::new(Code::ROFS, "it is mounted read-only"))
+}
+
+/// To change subvolumes. Waits as long as the volume is frozen.
+fn front<F: Filesystem>(fs: &F) -> Result<Front<'_>, Failure> {
+    Ok(writer(fs)?.front(FrontKind::Subvolumes)?)
 }
 
 fn caller(peer: Peer, umask: u16) -> Caller<'static> {

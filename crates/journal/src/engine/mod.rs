@@ -259,6 +259,11 @@ impl Journal {
     pub(crate) fn lock(&self) -> Guard<'_> {
         self.core.lock()
     }
+
+    /// Where it gets the time from.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
 }
 
 impl std::fmt::Debug for Journal {

@@ -14,6 +14,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use frazil_volume::lifecycle::FrontKind;
 use rustix::fs::OFlags;
 
 use super::error::FillError;
@@ -25,7 +26,7 @@ use super::{Counts, Filled, Source};
 use crate::attr::{FileType, NodeId};
 use crate::error::Error;
 use crate::make::{NewInode, Unfit};
-use crate::write::{Caller, NewNode, SetAttr, SetTime, SetXattr, WriteFs};
+use crate::write::{Caller, Front, NewNode, SetAttr, SetTime, SetXattr, WriteFs};
 
 /// Data that is read and written at once.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -88,6 +89,10 @@ impl From<Error> for Refused {
 }
 
 impl Live<'_> {
+    fn front(&self) -> Result<Front<'_>, Error> {
+        self.fs.front(FrontKind::Import)
+    }
+
     fn node(&self, object: Object) -> NodeId {
         self.objects[object.0 as usize].node
     }
@@ -112,9 +117,9 @@ impl Live<'_> {
                 mtime: time(new.mtime),
                 ..SetAttr::default()
             };
-            self.fs.setattr(*node, &set, &Caller::ROOT)?;
+            self.front()?.setattr(*node, &set, &Caller::ROOT)?;
             if new.flags != 0 {
-                self.fs.setattr(
+                self.front()?.setattr(
                     *node,
                     &SetAttr { flags: Some(new.flags), ..SetAttr::default() },
                     &Caller::ROOT,
@@ -135,7 +140,7 @@ impl Live<'_> {
                 std::io::ErrorKind::UnexpectedEof => Refused::Changed,
                 _ => Refused::Unreadable(error),
             })?;
-            write(self.fs, node, at, &self.buffer)?;
+            write(&self.front()?, node, at, &self.buffer)?;
             self.count(len);
             at += len as u64;
         }
@@ -149,12 +154,12 @@ impl Live<'_> {
 }
 
 /// Writes all of it.
-fn write(fs: &WriteFs, node: NodeId, offset: u64, data: &[u8]) -> Taken<()> {
-    match fs.write(node, offset, data, &Caller::ROOT)? {
+fn write(front: &Front<'_>, node: NodeId, offset: u64, data: &[u8]) -> Taken<()> {
+    match front.write(node, offset, data, &Caller::ROOT)? {
         written if written == data.len() => Ok(()),
         // The call for the rest says why.
         written => {
-            fs.write(node, offset + written as u64, &data[written..], &Caller::ROOT)?;
+            front.write(node, offset + written as u64, &data[written..], &Caller::ROOT)?;
             Ok(())
         }
     }
@@ -200,7 +205,7 @@ impl Sink for Live<'_> {
         self.counts.add_object();
         let dir = self.node(dir);
         // Nobody else is to see it before it has its mode.
-        let node = match self.fs.create(dir, name, what, 0o600, &Caller::ROOT) {
+        let node = match self.front()?.create(dir, name, what, 0o600, &Caller::ROOT) {
             Ok(attr) => attr.node,
             Err(Error::Exists) if is_dir => match self.fs.lookup(dir, name)? {
                 attr if attr.kind == FileType::Directory => attr.node,
@@ -213,7 +218,7 @@ impl Sink for Live<'_> {
 
     fn link(&mut self, dir: Object, name: &[u8], object: Object) -> Taken<()> {
         self.names += 1;
-        self.fs.link(self.node(object), self.node(dir), name)?;
+        self.front()?.link(self.node(object), self.node(dir), name)?;
         Ok(())
     }
 
@@ -235,7 +240,7 @@ impl Sink for Live<'_> {
     }
 
     fn set_size(&mut self, object: Object, bytes: u64) -> Taken<()> {
-        Ok(self.fs.truncate(self.node(object), bytes, &Caller::ROOT)?)
+        Ok(self.front()?.truncate(self.node(object), bytes, &Caller::ROOT)?)
     }
 
     fn stretch(&mut self, object: Object, file: &Arc<File>, data: Range<u64>) -> Taken<()> {
@@ -244,12 +249,14 @@ impl Sink for Live<'_> {
 
     fn bytes(&mut self, object: Object, offset: u64, bytes: Vec<u8>) -> Taken<()> {
         self.count(bytes.len());
-        write(self.fs, self.node(object), offset, &bytes)
+        write(&self.front()?, self.node(object), offset, &bytes)
     }
 
     fn xattrs(&mut self, object: Object, list: Xattrs) -> Taken<()> {
         for (name, value) in list {
-            match self.fs.setxattr(self.node(object), &name, &value, SetXattr::Any, &Caller::ROOT) {
+            let node = self.node(object);
+            let set = self.front()?.setxattr(node, &name, &value, SetXattr::Any, &Caller::ROOT);
+            match set {
                 Ok(()) => {}
                 Err(Error::Unsupported(_)) => {
                     self.left_out.get_or_insert(name);

@@ -15,9 +15,9 @@
 use frazil_ondisk::values::inode::{FileType, Inode, InodeFlags, InodeOpt, Mode};
 use frazil_ondisk::values::xattr::XattrType;
 
-use super::WriteFs;
 use super::acl::SETGID;
 use super::caller::{Caller, must_be_mutable, must_not_append_only};
+use super::front::Front;
 use super::op::{Object, Op};
 use crate::attr::{Attr, NodeId, Timestamp};
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ pub struct SetAttr {
     pub project: Option<u32>,
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Changes attributes, all or none.
     ///
     /// # Errors

@@ -9,10 +9,10 @@ use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::dirent::DirentTarget;
 use frazil_ondisk::values::inode::{FileType as DirentType, Inode, InodeFlags, InodeOpt, InodeOpts};
 
-use super::WriteFs;
 use super::acl::SETGID;
 use super::caller::{Caller, must_be_mutable};
 use super::entries::must_be_name;
+use super::front::Front;
 use super::op::{Object, Op, Place};
 use crate::attr::{Attr, FileType, NodeId};
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub(crate) fn inherited(dir: &Inode) -> InodeOpts {
     opts
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Makes an object with a name. `perm` are the permission bits asked for, `07777`; the umask is the caller's.
     ///
     /// # Errors
@@ -101,11 +101,11 @@ impl WriteFs {
         })
     }
 
-    /// Makes a regular file without a name, which the caller holds. It is removed when it is released, unless [`WriteFs::link`] gave it a
+    /// Makes a regular file without a name, which the caller holds. It is removed when it is released, unless [`Front::link`] gave it a
     /// name, which `linkable` allows (`O_TMPFILE` without `O_EXCL`).
     ///
     /// # Errors
-    /// As [`WriteFs::create`].
+    /// As [`Front::create`].
     pub fn create_nameless(
         &self,
         dir: NodeId,

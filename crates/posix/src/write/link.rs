@@ -6,10 +6,10 @@ use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::dirent::DirentTarget;
 use frazil_ondisk::values::inode::{Inode, InodeFlags, InodeOpt};
 
-use super::WriteFs;
 use super::caller::{Caller, must_be_mutable, must_not_append_only};
 use super::create::dirent_type;
 use super::entries::{Entry, must_be_name};
+use super::front::Front;
 use super::op::{Object, Op};
 use crate::attr::{Attr, NodeId};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub(crate) fn reinherit(inode: &mut Inode, dir: &Inode) -> bool {
     changed
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Gives an object, not a directory, one more name.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl WriteFs {
     /// Removes an empty directory, or an empty subvolume.
     ///
     /// # Errors
-    /// `NotFound`, `NotDirectory`, `NotEmpty`, `NameTooLong`; `NotPermitted` as for [`WriteFs::unlink`].
+    /// `NotFound`, `NotDirectory`, `NotEmpty`, `NameTooLong`; `NotPermitted` as for [`Front::unlink`].
     pub fn rmdir(&self, dir: NodeId, name: &[u8], caller: &Caller<'_>) -> Result<()> {
         must_be_name(name)?;
         loop {

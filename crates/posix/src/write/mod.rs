@@ -2,8 +2,8 @@
 //!
 //! # The shape of an operation
 //!
-//! [`WriteFs`] is what adapters hold. An operation opens a transaction with `WriteFs::change`, looks up what it needs through the
-//! [`op::Op`] it is given, decides, puts keys, and returns; if something it looked at has changed meanwhile it is run again. What follows
+//! [`WriteFs`] is what adapters hold, and [`Front`] what they get of it to change something. An operation opens a transaction with `Front::change`, looks up what it
+//! needs through the [`op::Op`] it is given, decides, puts keys, and returns; if something it looked at has changed meanwhile it is run again. What follows
 //! from keys (counters, backpointers, `deleted_inodes`, what versions of inodes know of each other) is added by the volume's triggers. So
 //! an operation either happened, with everything that belongs to it, or it did not, also after a crash.
 //!
@@ -24,6 +24,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
+//! | who may change something now: freezing | `front.rs` |
 //! | what operations do all the time: subvolumes, inodes, times | `op.rs` |
 //! | who asks; what must be allowed | `caller.rs` |
 //! | numbers of new inodes | `numbers.rs` |
@@ -47,6 +48,7 @@ mod chain;
 mod create;
 mod data;
 mod entries;
+mod front;
 mod holds;
 mod link;
 mod numbers;
@@ -61,7 +63,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use frazil_btree::write::{CommitOptions, Engine};
+use frazil_btree::write::Engine;
 use frazil_btree::{LiveSnapshots, SnapshotTable};
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::superblock::features::Features;
@@ -82,12 +84,12 @@ use crate::unfinished::Unfinished;
 use data::ContentLocks;
 use holds::Holds;
 use numbers::Numbers;
-use op::Op;
 
 pub use attributes::{SetAttr, SetTime};
 pub use caller::Caller;
 pub use create::NewNode;
 pub use data::Allocate;
+pub use front::Front;
 pub use rename::RenameMode;
 pub use snapshots::Deletion;
 pub use xattr::SetXattr;
@@ -121,6 +123,8 @@ pub struct WriteFs {
     /// snapshots for writing (spec 40 §13.5).
     pub(crate) snapshot_gate: RwLock<()>,
     content: ContentLocks,
+    /// Released while nothing could be changed: to be looked at later.
+    released: Mutex<Vec<NodeId>>,
     logged: LoggedLosses,
     /// The largest id of a subvolume that was deleted. Whoever was told of its objects knows them by that id, so it is not used again while the
     /// volume is open.
@@ -130,8 +134,8 @@ pub struct WriteFs {
 }
 
 impl WriteFs {
-    /// The files of a volume that is being written. What a crash left unfinished is not finished by that: see [`WriteFs::remove_dead_inodes`] and
-    /// [`WriteFs::delete_unlinked_step`].
+    /// The files of a volume that is being written. What a crash left unfinished is not finished by that: see [`Front::remove_dead_inodes`] and
+    /// [`Front::delete_unlinked_step`].
     ///
     /// # Errors
     /// If an option in the superblock has no meaning, or the snapshots cannot be read.
@@ -164,6 +168,7 @@ impl WriteFs {
             holds: Holds::default(),
             snapshot_gate: RwLock::default(),
             content: ContentLocks::default(),
+            released: Mutex::default(),
             logged: LoggedLosses::default(),
             deleted_subvol_max: AtomicU32::new(0),
             inline_max: inline_max as usize,
@@ -198,13 +203,6 @@ impl WriteFs {
             return Ok(());
         }
         superblock.use_features(feature).map_err(|error| Error::Io(format!("superblock: {error}")))
-    }
-
-    /// Runs one transaction; `f` may run several times.
-    pub(crate) fn change<R>(&self, mut f: impl FnMut(&mut Op<'_, '_>) -> Result<R>) -> Result<R> {
-        let now = self.now();
-        let run = self.engine().run(CommitOptions::default(), |t| f(&mut Op::new(self, t, now)));
-        run.map(|done| done.value)
     }
 
     /// As [`crate::Fs::lookup`].

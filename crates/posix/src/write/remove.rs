@@ -1,7 +1,7 @@
 //! Removal of inodes that nobody refers to (spec 40 §3.6).
 //!
 //! An inode without a name is marked `unlinked` and listed in `deleted_inodes` from the transaction on that took its last name, so its removal can stop
-//! anywhere and go on later, after a crash at the next start ([`WriteFs::remove_dead_inodes`]). Steps, each a transaction of bounded size: its
+//! anywhere and go on later, after a crash at the next start ([`Front::remove_dead_inodes`]). Steps, each a transaction of bounded size: its
 //! extents, with the count of its sectors kept true; attributes and what is left of a directory's table; then the inode itself, which leaves
 //! behind the generation that its number begins with next time.
 //!
@@ -12,8 +12,10 @@ use frazil_btree::View;
 use frazil_ondisk::units::{Inum, Sectors, SnapshotId, SubvolId};
 use frazil_ondisk::values::inode::Inode;
 use frazil_ondisk::{Bpos, BtreeId};
+use frazil_volume::lifecycle::{FrontKind, NotNow};
 
 use super::WriteFs;
+use super::front::Front;
 use super::holds::Released;
 use super::op::Op;
 use crate::attr::NodeId;
@@ -40,11 +42,26 @@ impl WriteFs {
         self.holds.add(node);
     }
 
-    /// Somebody who held the object `count` times does not use it any more. If nobody does, and it has no name, it is removed.
+    /// Somebody who held the object `count` times does not use it any more. If nobody does, and it has no name, it is removed: now, or,
+    /// because this never waits, by [`Front::remove_released`] when the volume is no longer frozen.
     pub fn release(&self, node: NodeId, count: u64) {
         if self.holds.drop(node, count) == Released::Remove {
-            self.remove_soon(node);
+            match self.try_front(FrontKind::Removal) {
+                Ok(front) => front.remove_soon(node),
+                Err(NotNow::Blocked) => self.released.lock().push(node),
+                // The next start finds it.
+                Err(NotNow::ReadOnly) => {}
+            }
         }
+    }
+}
+
+impl Front<'_> {
+    /// Removes what was released while the volume was frozen. Returns whether there was anything.
+    pub fn remove_released(&self) -> bool {
+        let released = std::mem::take(&mut *self.released.lock());
+        released.iter().for_each(|node| self.remove_soon(*node));
+        !released.is_empty()
     }
 
     /// Removes every inode that has no name and that nobody holds: after a crash, and before a clean shutdown. Returns how many.

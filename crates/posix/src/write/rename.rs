@@ -12,10 +12,10 @@ use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::dirent::DirentTarget;
 use frazil_ondisk::values::inode::InodeFlags;
 
-use super::WriteFs;
 use super::caller::{Caller, must_be_mutable};
 use super::create::{NewNode, dirent_type};
 use super::entries::{Entry, NameSearch, must_be_name};
+use super::front::Front;
 use super::link::reinherit;
 use super::op::{Object, Op};
 use crate::attr::NodeId;
@@ -45,14 +45,14 @@ struct Side<'n> {
     object: Option<(Object, Entry)>,
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Moves the name `from` (directory, name) to `to`. With `whiteout` an object takes the old place that overlays take for "nothing here"
     /// (`RENAME_WHITEOUT`).
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`, `IsDirectory`, `NotEmpty`, `Exists`, `NameTooLong`; `CrossesBorder` for anything but a subvolume into another
     /// subvolume, and for a directory into one with other options; `Invalid` for a directory into itself; `Busy` for a subvolume
-    /// in the way; `NotPermitted` as for [`WriteFs::unlink`], on either side.
+    /// in the way; `NotPermitted` as for [`Front::unlink`], on either side.
     pub fn rename(
         &self,
         from: (NodeId, &[u8]),

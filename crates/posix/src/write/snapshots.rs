@@ -1,7 +1,7 @@
 //! Deleting subvolumes (spec 40 §13.6).
 //!
 //! Its name goes at once, in one transaction that also marks the subvolume as unlinked: from then on nobody finds it. What it alone saw is
-//! deleted afterwards, in steps of bounded size ([`WriteFs::delete_unlinked_step`]), in an order in which a crash and a check after it never see
+//! deleted afterwards, in steps of bounded size ([`Front::delete_unlinked_step`]), in an order in which a crash and a check after it never see
 //! anything wrong: first all keys of its snapshot, while subvolume and snapshot stay as they are; then, in one transaction, the subvolume, its
 //! snapshot, and the nodes above that nobody needs any more. What has to be done stands in the subvolume's record, so a later start goes on.
 //!
@@ -17,9 +17,9 @@ use frazil_ondisk::values::snapshot::{Snapshot, SnapshotTree};
 use frazil_ondisk::values::subvolume::{Subvolume, SubvolumeState};
 use frazil_ondisk::{Bpos, BtreeId, KeyType};
 
-use super::WriteFs;
 use super::caller::Caller;
 use super::entries::{Entry, must_be_name};
+use super::front::Front;
 use super::op::{Object, Op};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
@@ -50,13 +50,13 @@ fn subvol_pos(id: SubvolId) -> Bpos {
     Bpos::new(0, id.0.into(), 0)
 }
 
-impl WriteFs {
-    /// Deletes a subvolume with everything in it. Its name goes now; the rest is for [`WriteFs::delete_unlinked_step`]. Objects in it that are
+impl Front<'_> {
+    /// Deletes a subvolume with everything in it. Its name goes now; the rest is for [`Front::delete_unlinked_step`]. Objects in it that are
     /// held do not exist any more.
     ///
     /// # Errors
     /// `NotFound`, `NameTooLong`; `Invalid` if the name is not a subvolume's; `NotEmpty` if there are subvolumes in it; `NotPermitted`
-    /// unless the caller owns its root, and as for [`WriteFs::unlink`].
+    /// unless the caller owns its root, and as for [`Front::unlink`].
     pub fn delete_subvolume(&self, dir: NodeId, name: &[u8], caller: &Caller<'_>) -> Result<()> {
         must_be_name(name)?;
         while !self.change(|op| {

@@ -18,10 +18,10 @@ use frazil_ondisk::values::snapshot::{Snapshot, SnapshotState, SnapshotTree};
 use frazil_ondisk::values::subvolume::Subvolume;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 
-use super::WriteFs;
 use super::caller::{Caller, must_be_mutable};
 use super::create::NewNode;
 use super::entries::must_be_name;
+use super::front::Front;
 use super::op::{Object, Op, Place};
 use crate::attr::{Attr, NodeId};
 use crate::error::{Error, Result};
@@ -30,11 +30,11 @@ use crate::namespace::decode_inode;
 /// Largest id of a subvolume (spec 40 §13.2).
 const SUBVOL_MAX: u64 = i32::MAX as u64;
 
-impl WriteFs {
+impl Front<'_> {
     /// Makes an empty subvolume, and a name for it. Returns its root.
     ///
     /// # Errors
-    /// As [`WriteFs::create`] of a directory.
+    /// As [`Front::create`] of a directory.
     pub fn create_subvolume(&self, dir: NodeId, name: &[u8], perm: u16, caller: &Caller<'_>) -> Result<Attr> {
         must_be_name(name)?;
         let mut number = None;
@@ -74,7 +74,7 @@ impl WriteFs {
     /// Makes a snapshot of a subvolume, and a name for it. Returns its root. Waits for operations of several transactions.
     ///
     /// # Errors
-    /// As [`WriteFs::create`] of a directory; `Stale` if there is no such subvolume; `NotPermitted` unless the caller owns its root;
+    /// As [`Front::create`] of a directory; `Stale` if there is no such subvolume; `NotPermitted` unless the caller owns its root;
     /// `Busy` if an operation was interrupted in it by a crash and has not been finished.
     pub fn create_snapshot(
         &self,

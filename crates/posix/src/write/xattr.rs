@@ -8,9 +8,9 @@ use frazil_ondisk::values::inode::{FileType, Inode, InodeOpt};
 use frazil_ondisk::values::xattr::{Xattr, XattrType};
 use frazil_ondisk::{Bpos, BtreeId, Key, KeyBuf, KeyType};
 
-use super::WriteFs;
 use super::caller::{Caller, must_be_mutable, must_not_append_only};
 use super::chain::{Searched, Table};
+use super::front::Front;
 use super::op::{Object, Op};
 use crate::attr::NodeId;
 use crate::dir::str_hash;
@@ -95,7 +95,7 @@ impl Op<'_, '_> {
     }
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Sets an extended attribute. Access control lists come in the kernel's form, options of the inode as text.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl WriteFs {
     /// Removes an extended attribute.
     ///
     /// # Errors
-    /// `NoAttribute`, and as [`WriteFs::setxattr`].
+    /// `NoAttribute`, and as [`Front::setxattr`].
     pub fn removexattr(&self, node: NodeId, name: &[u8], caller: &Caller<'_>) -> Result<()> {
         self.change_xattr(node, name, None, caller)
     }

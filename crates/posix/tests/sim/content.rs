@@ -72,7 +72,7 @@ impl Run<'_> {
         let data = self.bytes(len);
         self.doing = format!("write {id} {len} bytes at {at}");
         let expected = self.model.writable(id);
-        let got = self.fs.write(id, at, &data, ROOT);
+        let got = self.front().and_then(|front| front.write(id, at, &data, ROOT));
         let partly = matches!(got, Err(Error::NoSpace | Error::Io(_)));
         let done = self.agree(got, expected);
         if partly || done.as_ref().is_some_and(|(n, ())| *n < len && (self.faults || self.may_be_full())) {
@@ -97,7 +97,7 @@ impl Run<'_> {
         let size = if self.rng.bool() { size / 16 } else { size };
         self.doing = format!("truncate {id} to {size}");
         let expected = self.model.writable(id);
-        let got = self.fs.truncate(id, size, ROOT);
+        let got = self.front().and_then(|front| front.truncate(id, size, ROOT));
         if self.did(got, expected, id) {
             let mut bytes = self.model.get(id).content().bytes.to_vec();
             bytes.resize(size as usize, 0);
@@ -131,7 +131,7 @@ impl Run<'_> {
             Allocate::Insert if !whole || range.start >= size => Err("Invalid"),
             _ => Ok(()),
         });
-        let got = self.fs.allocate(id, range.clone(), how, ROOT);
+        let got = self.front().and_then(|front| front.allocate(id, range.clone(), how, ROOT));
         if !self.did(got, expected, id) {
             return;
         }
@@ -181,7 +181,7 @@ impl Run<'_> {
             }
             () => Ok(()),
         });
-        let got = self.fs.clone_range(from, start..end, to, target, ROOT);
+        let got = self.front().and_then(|front| front.clone_range(from, start..end, to, target, ROOT));
         if matches!(got, Err(Error::NoSpace | Error::Io(_))) {
             self.take_over(to);
         }
@@ -196,7 +196,8 @@ impl Run<'_> {
     /// Fills the volume up with one file; which, and how long it got.
     pub(crate) fn fill_up(&mut self, name: &[u8]) -> (NodeId, usize) {
         self.doing = "fill up".into();
-        let made = self.fs.create(NodeId::ROOT, name, NewNode::File, 0o644, ROOT);
+        let made =
+            self.front().and_then(|front| front.create(NodeId::ROOT, name, NewNode::File, 0o644, ROOT));
         let id = made.unwrap_or_else(|e| panic!("{}: {e}", self.doing)).node;
         let node = self.model.new_node(NodeId::ROOT, id, FileType::Regular, 0o644, (0, 0), self.now());
         self.model.create(NodeId::ROOT, name, id, node, self.now());
@@ -206,7 +207,7 @@ impl Run<'_> {
             let mut data = vec![0; 128 << 10];
             self.rng.fill(&mut data);
             self.doing = format!("fill up {id} at {at}");
-            let got = self.fs.write(id, at as u64, &data, ROOT);
+            let got = self.front().and_then(|front| front.write(id, at as u64, &data, ROOT));
             let whole = matches!(got, Ok(n) if n == data.len());
             if !whole {
                 assert!(self.may_be_full(), "{}: {got:?}", self.doing);
@@ -231,7 +232,7 @@ impl Run<'_> {
             self.doing = format!("remove what filled up, {dir}/{}", name.escape_ascii());
             let begun = disks.time.now();
             self.changed.clear();
-            let got = self.fs.unlink(dir, &name, ROOT);
+            let got = self.front().and_then(|front| front.unlink(dir, &name, ROOT));
             got.unwrap_or_else(|e| panic!("{}: {e}", self.doing));
             self.model.unlink(dir, &name, self.now());
             self.forget_if_nameless(id);

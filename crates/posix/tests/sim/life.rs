@@ -12,6 +12,7 @@ use frazil_ondisk::units::Seq;
 use frazil_posix::write::{Deletion, WriteFs};
 use frazil_posix::{Fs, NodeId};
 use frazil_volume::check::{Severity, check};
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::{Recovery, Volume};
 use std::sync::Arc;
 
@@ -118,11 +119,12 @@ fn assert_right(volume: &Volume, clean: bool, what: &str) {
 
 /// Finishes what was left to be done.
 pub(crate) fn finish(fs: &WriteFs) -> frazil_posix::Result<()> {
-    fs.finish_interrupted()?;
-    fs.remove_dead_inodes()?;
+    let front = fs.front(FrontKind::Background)?;
+    front.finish_interrupted()?;
+    front.remove_dead_inodes()?;
     let mut deletion = Deletion::default();
     for _ in 0..100_000 {
-        if !fs.delete_unlinked_step(&mut deletion)? {
+        if !front.delete_unlinked_step(&mut deletion)? {
             return Ok(());
         }
     }
@@ -172,7 +174,9 @@ fn beside(run: &mut Run<'_>, deletion: &mut Deletion) -> Result<(), String> {
         9 => live.engine().flush_buffer().map_err(|e| text(&e))?,
         10 => drop(live.journal().flush_pins(Seq(u64::MAX)).map_err(|e| text(&e))?),
         11 => run.time.pass(1_100_000_000),
-        12..15 => drop(run.fs.delete_unlinked_step(deletion).map_err(|e| text(&e))?),
+        12..15 => {
+            run.front().and_then(|front| front.delete_unlinked_step(deletion)).map_err(|e| text(&e))?;
+        }
         15 => {
             let tree = observe::tree(run.fs).map_err(|e| text(&e))?;
             let model = lines(&run.model.tree(), None);

@@ -5,8 +5,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use frazil_ondisk::units::Sectors;
-use frazil_posix::write::{Caller, NewNode, RenameMode, SetAttr, SetTime, SetXattr, WriteFs};
+use frazil_posix::write::{Caller, Front, NewNode, RenameMode, SetAttr, SetTime, SetXattr, WriteFs};
 use frazil_posix::{Error, FileType, NodeId, Result, Timestamp};
+
+use frazil_volume::lifecycle::FrontKind;
 
 use crate::machine::ManualTime;
 use crate::model::{Body, Failure, Model, Subvol, failure};
@@ -39,7 +41,11 @@ pub(crate) struct Run<'w> {
     pub(crate) snapshots: u32,
 }
 
-impl Run<'_> {
+impl<'w> Run<'w> {
+    pub(crate) fn front(&self) -> Result<Front<'w>> {
+        self.fs.front(FrontKind::Names)
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.time.stamp()
     }
@@ -167,7 +173,7 @@ impl Run<'_> {
         let perm = self.rng.u16(0..0o10000);
         self.doing = format!("create {dir}/{} {what:?} {perm:o}", name.escape_ascii());
         let expected = self.model.may_create(dir, &name);
-        let got = self.fs.create(dir, &name, what, perm, ROOT);
+        let got = self.front().and_then(|front| front.create(dir, &name, what, perm, ROOT));
         let Some((attr, ())) = self.agree(got, expected) else { return };
         let (kind, rdev) = match what {
             NewNode::File => (FileType::Regular, (0, 0)),
@@ -188,7 +194,7 @@ impl Run<'_> {
         let (dir, now, linkable) = (self.dir(), self.now(), self.rng.bool());
         self.doing = format!("create nameless in {dir}, linkable {linkable}");
         let expected = self.model.directory(dir);
-        let got = self.fs.create_nameless(dir, 0o644, linkable, ROOT);
+        let got = self.front().and_then(|front| front.create_nameless(dir, 0o644, linkable, ROOT));
         let Some((attr, ())) = self.agree(got, expected) else { return };
         let mut node = self.model.new_node(dir, attr.node, FileType::Regular, 0o644, (0, 0), now);
         node.attr.nlink = 0;
@@ -208,7 +214,7 @@ impl Run<'_> {
         self.doing = format!("link {node} as {dir}/{}", name.escape_ascii());
         let linkable = self.held.get(&node).is_some_and(|held| held.1);
         let expected = self.model.may_link(node, dir, &name, linkable);
-        let got = self.fs.link(node, dir, &name);
+        let got = self.front().and_then(|front| front.link(node, dir, &name));
         if self.agree(got, expected).is_none() {
             return;
         }
@@ -232,7 +238,7 @@ impl Run<'_> {
         let (name, now) = (self.old_name(dir), self.now());
         self.doing = format!("unlink {dir}/{}", name.escape_ascii());
         let expected = self.model.may_unlink(dir, &name);
-        let got = self.fs.unlink(dir, &name, ROOT);
+        let got = self.front().and_then(|front| front.unlink(dir, &name, ROOT));
         let Some(((), id)) = self.agree(got, expected) else { return };
         self.model.unlink(dir, &name, now);
         self.forget_if_nameless(id);
@@ -249,7 +255,7 @@ impl Run<'_> {
                 // Who holds a removed directory sees it, empty.
                 let attr = self.fs.getattr(id).expect("it is held");
                 assert_eq!((attr.nlink, attr.kind), (0, FileType::Directory), "{}", self.doing);
-                let made = self.fs.create(id, b"a", NewNode::File, 0, ROOT);
+                let made = self.front().and_then(|front| front.create(id, b"a", NewNode::File, 0, ROOT));
                 assert_eq!(made.err().map(|e| failure(&e)), Some("NotFound"), "{}", self.doing);
             }
             self.fs.release(id, count);
@@ -262,7 +268,7 @@ impl Run<'_> {
         let (name, now) = (self.old_name(dir), self.now());
         self.doing = format!("rmdir {dir}/{}", name.escape_ascii());
         let expected = self.model.may_rmdir(dir, &name);
-        let got = self.fs.rmdir(dir, &name, ROOT);
+        let got = self.front().and_then(|front| front.rmdir(dir, &name, ROOT));
         if self.agree(got, expected).is_none() {
             return;
         }
@@ -287,7 +293,7 @@ impl Run<'_> {
         let (from, to) = ((src, &src_name[..]), (dst, &dst_name[..]));
         let exchange = mode == RenameMode::Exchange;
         let expected = self.model.may_rename(from, to, mode == RenameMode::NoReplace, exchange);
-        let got = self.fs.rename(from, to, mode, whiteout, ROOT);
+        let got = self.front().and_then(|front| front.rename(from, to, mode, whiteout, ROOT));
         let Some(((), true)) = self.agree(got, expected) else { return };
         let target = self.model.child(dst, &dst_name);
         self.model.rename(from, to, exchange, now);
@@ -325,7 +331,7 @@ impl Run<'_> {
         }
         self.doing = format!("setattr {id} {set:?}");
         let expected = self.model.writable(id);
-        let got = self.fs.setattr(id, &set, ROOT);
+        let got = self.front().and_then(|front| front.setattr(id, &set, ROOT));
         if self.agree(got, expected).is_none() {
             return;
         }
@@ -354,7 +360,7 @@ impl Run<'_> {
             self.doing = format!("removexattr {id} {}", name.escape_ascii());
             let expected = self.model.writable(id);
             let expected = expected.and(if exists { Ok(()) } else { Err("NoAttribute") });
-            let got = self.fs.removexattr(id, &name, ROOT);
+            let got = self.front().and_then(|front| front.removexattr(id, &name, ROOT));
             if self.agree(got, expected).is_none() {
                 return;
             }
@@ -368,7 +374,7 @@ impl Run<'_> {
                 SetXattr::Replace if !exists => Err("NoAttribute"),
                 _ => Ok(()),
             });
-            let got = self.fs.setxattr(id, &name, &value, how, ROOT);
+            let got = self.front().and_then(|front| front.setxattr(id, &name, &value, how, ROOT));
             if self.agree(got, expected).is_none() {
                 return;
             }
@@ -402,7 +408,7 @@ impl Run<'_> {
         let (dir, name, now) = (self.dir(), self.new_name(), self.now());
         self.doing = format!("create subvolume {dir}/{}", name.escape_ascii());
         let expected = self.model.may_create(dir, &name);
-        let got = self.fs.create_subvolume(dir, &name, 0o755, ROOT);
+        let got = self.front().and_then(|front| front.create_subvolume(dir, &name, 0o755, ROOT));
         let Some((attr, ())) = self.agree(got, expected) else { return };
         let node = self.model.new_node(dir, attr.node, FileType::Directory, 0o755, (0, 0), now);
         self.model.subvols.insert(attr.node.subvol, Subvol { root: attr.node.inum, read_only: false });
@@ -416,7 +422,7 @@ impl Run<'_> {
         let Some(source) = self.one(&subvols).filter(|_| subvols.len() < 12) else { return };
         self.doing = format!("snapshot of {source} as {dir}/{} read-only {ro}", name.escape_ascii());
         let expected = self.model.may_create(dir, &name);
-        let got = self.fs.create_snapshot(source, dir, &name, ro, ROOT);
+        let got = self.front().and_then(|front| front.create_snapshot(source, dir, &name, ro, ROOT));
         let Some((attr, ())) = self.agree(got, expected) else { return };
         self.model.snapshot(source, attr.node, dir, &name, ro, now);
         self.snapshots += 1;
@@ -436,7 +442,7 @@ impl Run<'_> {
         let (Some((dir, name)), now) = (self.one(&roots), self.now()) else { return };
         self.doing = format!("delete subvolume {dir}/{}", name.escape_ascii());
         let expected = self.model.may_delete_subvol(dir, &name);
-        let got = self.fs.delete_subvolume(dir, &name, ROOT);
+        let got = self.front().and_then(|front| front.delete_subvolume(dir, &name, ROOT));
         if self.agree(got, expected).is_none() {
             return;
         }

@@ -7,7 +7,7 @@ use frazil_testing::seed::for_each_seed;
 
 use crate::model::Model;
 use crate::random::Run;
-use crate::world::{World, assert_nothing_wrong, read};
+use crate::world::{World, assert_nothing_wrong, front, read};
 
 /// Whether the volume shows exactly this.
 fn shows(fs: &Fs, model: &Model) -> bool {
@@ -44,7 +44,7 @@ fn cut_the_power(seed: u64) {
     // And it goes on from there.
     let left = Arc::new(run.world.memory.snapshot());
     let world = World::open(left, run.world.clock.clone(), 7);
-    world.fs.remove_dead_inodes().unwrap();
+    world.front().remove_dead_inodes().unwrap();
     world.stop();
 }
 
@@ -60,17 +60,18 @@ fn operations_of_many_threads_do_not_disturb_each_other() {
             scope.spawn(move || {
                 for i in 0..200 {
                     let what = if i % 3 == 0 { NewNode::Directory } else { NewNode::File };
-                    fs.create(NodeId::ROOT, &made(thread, i), what, 0o755, &Caller::ROOT).unwrap();
+                    front(fs).create(NodeId::ROOT, &made(thread, i), what, 0o755, &Caller::ROOT).unwrap();
                     if i % 2 == 0 {
                         // All fight for one name; somebody always wins.
                         let to = (NodeId::ROOT, if i % 3 == 0 { &b"a directory"[..] } else { b"a file" });
                         let from = made(thread, i);
-                        fs.rename((NodeId::ROOT, &from), to, RenameMode::Replace, false, &Caller::ROOT)
+                        front(fs)
+                            .rename((NodeId::ROOT, &from), to, RenameMode::Replace, false, &Caller::ROOT)
                             .unwrap();
                     }
                     if i == 100 && thread == 0 {
                         let root = NodeId::ROOT;
-                        fs.create_snapshot(root.subvol, root, b"snap", false, &Caller::ROOT).unwrap();
+                        front(fs).create_snapshot(root.subvol, root, b"snap", false, &Caller::ROOT).unwrap();
                     }
                 }
             });

@@ -10,7 +10,7 @@ use frazil_posix::write::{Allocate, Caller, NewNode};
 use frazil_posix::{Error, NodeId};
 use frazil_volume::write::moving::Moved;
 
-use crate::world::{World, outcome};
+use crate::world::{World, front, outcome};
 
 const ROOT: &Caller<'static> = &Caller::ROOT;
 const BLOCK: u64 = 4096;
@@ -36,7 +36,7 @@ impl Filled {
     /// Fills `percent` of what can be used, with writes of so many blocks.
     fn new(bytes: u64, percent: u64, blocks: u64, settings: &[(&str, &str)]) -> Filled {
         let world = World::of_size(bytes, Some(64 << 10), settings);
-        let file = world.fs.create(NodeId::ROOT, b"file", NewNode::File, 0o644, ROOT).unwrap().node;
+        let file = world.front().create(NodeId::ROOT, b"file", NewNode::File, 0o644, ROOT).unwrap().node;
         let total = world.live.space().usage().total;
         let mut filled = Filled { world, file, rounds: Vec::new() };
         while filled.world.live.space().usage().used < Sectors(total.0 * percent / 100) {
@@ -49,7 +49,7 @@ impl Filled {
 
     fn write(&mut self, at: u64, blocks: u64, round: u64) {
         let bytes: Vec<u8> = (at..at + blocks).flat_map(|at| block(at, round)).collect();
-        let done = outcome(self.world.fs.write(self.file, at * BLOCK, &bytes, ROOT));
+        let done = outcome(self.world.front().write(self.file, at * BLOCK, &bytes, ROOT));
         let usage = self.world.live.space().usage();
         assert_eq!(done, Ok(bytes.len()), "block {at}, round {round}: {usage:?}");
         self.rounds[at as usize..(at + blocks) as usize].fill(round);
@@ -115,7 +115,7 @@ fn a_volume_that_is_full_of_holes_has_room() {
     let steps = filled.rounds.len() as u64 / 8;
     for step in (0..steps).step_by(2) {
         let bytes = step * 8 * BLOCK..(step + 1) * 8 * BLOCK;
-        fs.allocate(filled.file, bytes, Allocate::Punch, ROOT).unwrap();
+        front(fs).allocate(filled.file, bytes, Allocate::Punch, ROOT).unwrap();
     }
     let available = live.space().usage().available;
     let mut written = 0;
@@ -158,7 +158,7 @@ fn readers_do_not_notice() {
         for round in 0..3000 {
             let at = rng.u64(0..blocks / 16) * 16;
             let bytes: Vec<u8> = (at..at + 4).flat_map(|at| block(at, round)).collect();
-            if let Err(error) = fs.write(filled.file, at * BLOCK, &bytes, ROOT) {
+            if let Err(error) = front(fs).write(filled.file, at * BLOCK, &bytes, ROOT) {
                 done.store(true, Ordering::Relaxed);
                 panic!("{error}");
             }
@@ -176,7 +176,7 @@ fn a_plan_made_before_a_move_is_of_no_use_after_it() {
     let settings = [("btree_node_size", "32k"), ("data_checksum", "none")];
     let filled = Filled::new(32 << 20, 10, 4, &settings);
     let World { fs, live, .. } = &filled.world;
-    fs.allocate(filled.file, 0..4 * BLOCK, Allocate::Punch, ROOT).unwrap();
+    front(fs).allocate(filled.file, 0..4 * BLOCK, Allocate::Punch, ROOT).unwrap();
     let (inum, at) = (filled.file.inum, 4);
     let extent = || {
         let sector = at * BLOCK / SECTOR_BYTES;
@@ -209,7 +209,7 @@ fn damage_is_left_where_it_is() {
     // Every second step goes, so that all buckets are worth emptying; one of the others is damaged.
     for step in (0..steps).step_by(2) {
         let bytes = step * 4 * BLOCK..(step + 1) * 4 * BLOCK;
-        filled.world.fs.allocate(filled.file, bytes, Allocate::Punch, ROOT).unwrap();
+        filled.world.front().allocate(filled.file, bytes, Allocate::Punch, ROOT).unwrap();
     }
     let World { fs, live, memory, .. } = &filled.world;
     let bad = Bpos::new(filled.file.inum.0, 28 * BLOCK / SECTOR_BYTES, 0);
@@ -241,11 +241,11 @@ fn damage_is_left_where_it_is() {
 fn buckets_are_used_more_often_than_they_have_generations() {
     let filled = Filled::new(32 << 20, 93, 16, &[("btree_node_size", "32k")]);
     let World { fs, live, .. } = &filled.world;
-    let file = fs.create(NodeId::ROOT, b"again", NewNode::File, 0o644, ROOT).unwrap().node;
+    let file = front(fs).create(NodeId::ROOT, b"again", NewNode::File, 0o644, ROOT).unwrap().node;
     let bytes = vec![7; 64 << 10];
     let mut rounds = 0;
     while live.room().collected().walks < 3 {
-        fs.write(file, 0, &bytes, ROOT).unwrap_or_else(|e| panic!("round {rounds}: {e}"));
+        front(fs).write(file, 0, &bytes, ROOT).unwrap_or_else(|e| panic!("round {rounds}: {e}"));
         rounds += 1;
         assert!(rounds < 100_000, "{:?}", live.room().collected());
     }

@@ -6,7 +6,7 @@ use frazil_posix::{Attr, FileType, NodeId};
 use frazil_testing::seed::for_each_seed;
 
 use crate::model::{Dir, Expected, Model, Node, Target, node};
-use crate::world::{World, outcome};
+use crate::world::{World, front, outcome};
 
 /// The first three have one hash in every directory, if that is crc32c (spec 40 §20).
 const NAMES: [&[u8]; 10] = [
@@ -85,7 +85,7 @@ impl Run {
             _ => (NewNode::File, FileType::Regular, 0o644),
         };
         let want = self.model.can_create(dir, name);
-        let have = outcome(self.world.fs.create(node(dir), name, what, perm, &ROOT));
+        let have = outcome(self.world.front().create(node(dir), name, what, perm, &ROOT));
         assert_eq!(have.as_ref().map(|_| ()).map_err(|e| *e), want);
         if let Ok(Attr { node: made, .. }) = have {
             let mut new = Node::new(kind, perm, now);
@@ -101,20 +101,20 @@ impl Run {
         let is_file = self.rng.u32(..8) > 0;
         let Some(from) = self.object(|node| !node.is_dir() || !is_file) else { return };
         let want = self.model.link(from, dir, name, now);
-        let have = outcome(self.world.fs.link(node(from), node(dir), name)).map(|_| ());
+        let have = outcome(self.world.front().link(node(from), node(dir), name)).map(|_| ());
         assert_eq!(have, want, "link of {} as {}", node(from), name.escape_ascii());
     }
 
     fn unlink(&mut self) {
         let (dir, name, now) = (self.dir(), self.name(), self.world.clock.now_s());
         let want = self.model.unlink(dir, name, &self.held, now);
-        assert_eq!(outcome(self.world.fs.unlink(node(dir), name, &ROOT)), want);
+        assert_eq!(outcome(self.world.front().unlink(node(dir), name, &ROOT)), want);
     }
 
     fn rmdir(&mut self) {
         let (dir, name, now) = (self.dir(), self.name(), self.world.clock.now_s());
         let want = self.model.rmdir(dir, name, now);
-        assert_eq!(outcome(self.world.fs.rmdir(node(dir), name, &ROOT)), want);
+        assert_eq!(outcome(self.world.front().rmdir(node(dir), name, &ROOT)), want);
     }
 
     fn rename(&mut self) {
@@ -129,7 +129,7 @@ impl Run {
         let whiteout = mode != RenameMode::Exchange && self.rng.u32(..8) == 0;
         let before = self.model.clone();
         let want = self.model.rename((from, old), (to, new), mode, &self.held, now);
-        let have = self.world.fs.rename((node(from), old), (node(to), new), mode, whiteout, &ROOT);
+        let have = self.world.front().rename((node(from), old), (node(to), new), mode, whiteout, &ROOT);
         let what = format!(
             "{mode:?} of {} in {} to {} in {}",
             old.escape_ascii(),
@@ -154,7 +154,7 @@ impl Run {
         let perm = self.rng.u16(..0o1000);
         let uid = self.rng.bool().then(|| self.rng.u32(..5));
         let set = SetAttr { perm: Some(perm), uid, ..SetAttr::default() };
-        let have = outcome(self.world.fs.setattr(node(at), &set, &ROOT)).map(|_| ());
+        let have = outcome(self.world.front().setattr(node(at), &set, &ROOT)).map(|_| ());
         let want: Expected = if self.model.0[&at.0].read_only { Err("EROFS") } else { Ok(()) };
         assert_eq!(have, want);
         if want.is_ok() {
@@ -176,12 +176,12 @@ impl Run {
         let exists = object.xattrs.contains_key(&name);
         let (have, want) = if self.rng.u32(..3) == 0 {
             let want = if exists { Ok(()) } else { Err("ENODATA") };
-            (outcome(fs.removexattr(node(at), &name, &ROOT)), want.map(|()| None))
+            (outcome(front(fs).removexattr(node(at), &name, &ROOT)), want.map(|()| None))
         } else {
             let value: Vec<u8> = (0..self.rng.usize(..300)).map(|i| i as u8).collect();
             let how = if self.rng.bool() { SetXattr::Create } else { SetXattr::Any };
             let want = if exists && how == SetXattr::Create { Err("EEXIST") } else { Ok(()) };
-            (outcome(fs.setxattr(node(at), &name, &value, how, &ROOT)), want.map(|()| Some(value)))
+            (outcome(front(fs).setxattr(node(at), &name, &value, how, &ROOT)), want.map(|()| Some(value)))
         };
         let want = if read_only { Err("EROFS") } else { want };
         assert_eq!(have, want.clone().map(|_| ()));
@@ -217,7 +217,7 @@ impl Run {
         match self.rng.u32(..5) {
             0 => {
                 let want = self.model.can_create(dir, name);
-                let have = outcome(self.world.fs.create_subvolume(node(dir), name, 0o755, &ROOT));
+                let have = outcome(self.world.front().create_subvolume(node(dir), name, 0o755, &ROOT));
                 assert_eq!(have.as_ref().map(|_| ()).map_err(|e| *e), want);
                 if let Ok(root) = have {
                     let (id, inum) = (root.node.subvol.0, root.node.inum.0);
@@ -234,7 +234,7 @@ impl Run {
                 let read_only = self.rng.u32(..3) == 0;
                 let want = self.model.can_create(dir, name);
                 let fs = &self.world.fs;
-                let made = fs.create_snapshot(SubvolId(source), node(dir), name, read_only, &ROOT);
+                let made = front(fs).create_snapshot(SubvolId(source), node(dir), name, read_only, &ROOT);
                 let have = outcome(made);
                 assert_eq!(have.as_ref().map(|_| ()).map_err(|e| *e), want);
                 if let Ok(root) = have {
@@ -260,7 +260,7 @@ impl Run {
     }
 
     fn delete_subvolume(&mut self, dir: Dir, name: &[u8], now: u64) {
-        let have = outcome(self.world.fs.delete_subvolume(node(dir), name, &ROOT));
+        let have = outcome(self.world.front().delete_subvolume(node(dir), name, &ROOT));
         let entry = self.model.at(dir).entries.get(name).cloned();
         let want = match entry {
             _ if self.model.0[&dir.0].read_only => Err("EROFS"),
@@ -292,7 +292,7 @@ impl Run {
     /// The machine stops, and goes on: nothing is held any more, and files without a name are gone.
     pub(crate) fn crash(mut self) -> Run {
         self.world = self.world.crash();
-        self.world.fs.remove_dead_inodes().unwrap();
+        self.world.front().remove_dead_inodes().unwrap();
         self.held.clear();
         for tree in self.model.0.values_mut() {
             tree.nodes.retain(|_, node| node.links > 0);

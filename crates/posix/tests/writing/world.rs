@@ -7,10 +7,11 @@ use std::time::Duration;
 use frazil_btree::write::EngineOptions;
 use frazil_device::{Device, MemDevice};
 use frazil_ondisk::superblock::options::OptionSpec;
-use frazil_posix::write::{Deletion, WriteFs, WriteFsOptions};
+use frazil_posix::write::{Deletion, Front, WriteFs, WriteFsOptions};
 use frazil_posix::{Error, Fs};
 use frazil_volume::build::{Builder, FormatOptions, NewDevice};
 use frazil_volume::check::{Severity, check};
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, WallClock, WriteOptions, open_rw};
 use frazil_volume::{OpenOptions, Recovery, Volume, open};
 
@@ -85,6 +86,11 @@ impl World {
         World { memory, live, fs, clock }
     }
 
+    /// Changes something.
+    pub(crate) fn front(&self) -> Front<'_> {
+        front(&self.fs)
+    }
+
     /// The device as it is at this moment, with everything that was done on it.
     pub(crate) fn snapshot(&self) -> Arc<MemDevice> {
         self.live.journal().flush().unwrap();
@@ -107,7 +113,7 @@ impl World {
     #[track_caller]
     pub(crate) fn stop(self) -> Fs {
         self.delete_unlinked();
-        self.fs.remove_dead_inodes().unwrap();
+        self.front().remove_dead_inodes().unwrap();
         self.live.stop().unwrap();
         let volume = read(Arc::new(self.memory.snapshot()));
         assert!(matches!(volume.recovery(), Recovery::Clean { .. }));
@@ -120,11 +126,16 @@ impl World {
     pub(crate) fn delete_unlinked(&self) {
         let mut deletion = Deletion::default();
         let mut steps = 0;
-        while self.fs.delete_unlinked_step(&mut deletion).unwrap() {
+        while self.front().delete_unlinked_step(&mut deletion).unwrap() {
             steps += 1;
             assert!(steps < 100_000, "it ends");
         }
     }
+}
+
+/// Changes something.
+pub(crate) fn front(fs: &WriteFs) -> Front<'_> {
+    fs.front(FrontKind::Names).unwrap()
 }
 
 /// A device, read only.

@@ -8,13 +8,12 @@
 //! 3. **Replay** brings what only the journal holds into the b-trees.
 //! 4. **Threads** drive the journal and make room, unless a simulator wants to do that itself.
 //!
-//! [`Live::stop`] goes the same way back, up to a volume that is marked clean; [`Live::go_on`] makes it writable again, and
-//! [`Live::stop_now`] leaves it as a power cut would.
+//! From then on its [`Lifecycle`] says whether it may be changed: it freezes and stops it, through [`Back`], of which this is the one.
 //!
 //! What a crash left *half done* is known here only as keys ([`Live::unfinished`]): deleting files that had no name any more, and finishing shifts
 //! of ranges, is for the layer that knows files, and should be its first act.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use frazil_btree::write::{CommitError, Engine, EngineOptions, EngineParts, NodeWriter, Triggers};
 use frazil_btree::{Btrees, NodeStore, Overlay};
@@ -34,12 +33,13 @@ use super::host::{JournalEvents, VolumeHost};
 use super::moving::Mover;
 use super::space::{Allocator, Relief, RoomMaker, RoomThread, Space};
 use super::start::Foundation;
-use super::stop::{StopError, WriteBack, stop_clean};
+use super::stop::{self, WriteBack};
 use super::superblock::SuperblockStore;
 use super::superblocks::Superblocks;
 use super::triggers::Deriver;
 use crate::data::{Reader, ReaderOptions};
 use crate::error::Notice;
+use crate::lifecycle::{Back, Lifecycle, LifecycleError};
 use crate::open::Recovery;
 
 /// How a volume is to run.
@@ -65,12 +65,32 @@ pub struct Live {
     superblock: Arc<SuperblockStore>,
     devices: DeviceSet,
     key: Option<CryptKey>,
+    lifecycle: Arc<Lifecycle>,
     threads: Mutex<Option<Threads>>,
     wants_threads: bool,
     recovery: Recovery,
     notices: Vec<Notice>,
     /// Held here, because the host holds it weakly.
     _listener: Arc<Listener>,
+    _owner: Option<Owner>,
+}
+
+/// The thread that does the transitions of the lifecycle; it ends when this is dropped.
+struct Owner(Arc<Lifecycle>);
+
+impl Owner {
+    fn start(lifecycle: &Arc<Lifecycle>) -> std::io::Result<Owner> {
+        let owned = Arc::clone(lifecycle);
+        std::thread::Builder::new().name("frazil-life".to_owned()).spawn(move || owned.own())?;
+        Ok(Owner(Arc::clone(lifecycle)))
+    }
+}
+
+impl Drop for Owner {
+    /// Does not wait for it: it may be the thread that lets go of the volume last.
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// What a crash, or somebody who stopped half-way, left to be finished by the layers above.
@@ -96,11 +116,19 @@ struct Threads {
 struct Listener {
     space: Arc<Space>,
     engine: Weak<Engine>,
+    /// Not while the volume is still being started.
+    lifecycle: OnceLock<Arc<Lifecycle>>,
 }
 
 impl JournalEvents for Listener {
     fn flushed(&self, seq: Seq) {
         self.space.flushed(seq);
+    }
+
+    fn halted(&self, reason: &HaltReason) {
+        if let Some(lifecycle) = self.lifecycle.get() {
+            lifecycle.died(&reason.to_string());
+        }
     }
 
     fn dirt(&self) -> Dirt {
@@ -138,7 +166,11 @@ impl Live {
             writer,
         };
         let engine = Engine::new(parts, &options.engine);
-        let listener = Arc::new(Listener { space: Arc::clone(&space), engine: Arc::downgrade(&engine) });
+        let listener = Arc::new(Listener {
+            space: Arc::clone(&space),
+            engine: Arc::downgrade(&engine),
+            lifecycle: OnceLock::new(),
+        });
         let told: Weak<Listener> = Arc::downgrade(&listener);
         host.listen(told);
         // Whoever cannot write the superblock must not write anything.
@@ -171,25 +203,46 @@ impl Live {
 
         replay.run(&journal, &*engine)?;
         superblock.recovered().map_err(|error| CommitError::Device(error.to_string()))?;
-        let threads = options.threads.then(|| Threads::start(&journal, &room)).transpose();
-        let threads = threads.map_err(|error| CommitError::Device(format!("no thread: {error}")))?;
-        Ok(Arc::new(Live {
-            engine,
-            space,
-            allocator,
-            room,
-            data,
-            reader,
-            host,
-            superblock,
-            devices,
-            key,
-            threads: Mutex::new(threads),
-            wants_threads: options.threads,
-            recovery,
-            notices,
-            _listener: listener,
-        }))
+        let no_thread = |error| CommitError::Device(format!("no thread: {error}"));
+        let threads =
+            options.threads.then(|| Threads::start(&journal, &room)).transpose().map_err(no_thread)?;
+        let mut owner = Ok(None);
+        let live = Arc::new_cyclic(|me: &Weak<Live>| {
+            let back: Weak<dyn Back> = me.clone();
+            let lifecycle = Arc::new(Lifecycle::new(back, Arc::clone(journal.clock())));
+            listener.lifecycle.get_or_init(|| Arc::clone(&lifecycle));
+            owner = options.threads.then(|| Owner::start(&lifecycle)).transpose();
+            Live {
+                engine,
+                space,
+                allocator,
+                room,
+                data,
+                reader,
+                host,
+                superblock,
+                devices,
+                key,
+                _owner: owner.as_mut().ok().and_then(Option::take),
+                lifecycle,
+                threads: Mutex::new(threads),
+                wants_threads: options.threads,
+                recovery,
+                notices,
+                _listener: listener,
+            }
+        });
+        owner.map_err(no_thread)?;
+        // What halted the journal before anybody listened.
+        if let Some(reason) = live.journal().halted() {
+            live.lifecycle.died(&reason.to_string());
+        }
+        Ok(live)
+    }
+
+    /// Whether it may be changed, and how it is frozen and stopped.
+    pub fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
     }
 
     /// Changes b-trees.
@@ -295,35 +348,79 @@ impl Live {
         Ok(false)
     }
 
-    /// Writes everything back and marks the volume clean. Nobody may commit any more, until [`Live::go_on`].
+    /// Writes everything back and marks the volume clean. Nobody changes it any more.
     ///
     /// # Errors
     /// If something cannot be written. The volume is not marked clean then, and recovers at its next start.
-    pub fn stop(&self) -> Result<(), StopError> {
-        drop(self.threads.lock().take());
-        self.allocator.release();
-        stop_clean(self.journal(), &self.host, self)
+    pub fn stop(&self) -> Result<(), LifecycleError> {
+        self.lifecycle.unmount()
     }
 
-    /// After [`Live::stop`]: the volume may be written again when this returns.
-    ///
-    /// # Errors
-    /// If the superblock cannot be written, or somebody else wrote to the devices meanwhile: then nothing may be written. If there is no thread to
-    /// be had.
-    pub fn go_on(&self) -> Result<(), StopError> {
-        super::stop::go_on(self.journal(), &self.host)?;
+    /// Whether there is something that the next start has to finish, so that a check takes a volume that is marked clean for damaged (spec 70 R5).
+    fn has_orphans(&self) -> Result<bool, CommitError> {
+        Ok(self.any(BtreeId::DELETED_INODES, |_| true)? || self.any(BtreeId::LOGGED_OPS, |_| true)?)
+    }
+
+    fn start_threads(&self) -> std::io::Result<()> {
         if self.wants_threads {
-            let started = Threads::start(self.journal(), &self.room);
-            let threads = started.map_err(|error| CommitError::Device(format!("no thread: {error}")))?;
-            *self.threads.lock() = Some(threads);
+            *self.threads.lock() = Some(Threads::start(self.journal(), &self.room)?);
         }
         Ok(())
     }
+}
 
-    /// Stops at once and for good: after a power cut at this moment it would be the same (spec 60 §11.4).
-    pub fn stop_now(&self, why: &str) {
-        super::stop::stop_now(self.journal(), why);
+impl Back for Live {
+    fn ahead(&self) {
+        // What fails fails again when it matters.
+        let newest = Seq(self.journal().status().seq);
+        if let Err(error) = self.settle().map(|_| self.journal().flush_pins(newest)) {
+            tracing::debug!("writing back ahead: {error}");
+        }
+    }
+
+    fn drain(&self, wanted: &dyn Fn() -> bool) -> Result<(), String> {
         drop(self.threads.lock().take());
+        self.allocator.release();
+        stop::write_back(self.journal(), self, wanted).map_err(|e| e.to_string())
+    }
+
+    fn seal(&self) -> Result<(), String> {
+        let clean = !self.has_orphans().map_err(|e| e.to_string())?;
+        stop::seal(self.journal(), &self.host, clean).map_err(|e| e.to_string())
+    }
+
+    fn undo(&self) {
+        if let Err(error) = self.start_threads() {
+            // It works without; whoever waits does the work.
+            tracing::warn!("no thread: {error}");
+        }
+    }
+
+    fn open(&self) -> Result<(), String> {
+        stop::go_on(self.journal(), &self.host).map_err(|e| e.to_string())?;
+        self.undo();
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), String> {
+        self.journal().flush().map_err(|e| e.to_string())
+    }
+
+    fn halt(&self, why: &str) {
+        stop::stop_now(self.journal(), why);
+    }
+
+    fn progress(&self) -> Vec<(&'static str, u64)> {
+        let (engine, journal) = (self.engine.status(), self.journal().status());
+        let pins: u32 = journal.pins.by_class.iter().sum();
+        let all = [
+            ("dirty nodes", engine.dirty_nodes as u64),
+            ("buffered keys", engine.buffered_keys as u64),
+            ("pins", pins.into()),
+            ("journal entries in flight", journal.entries.len() as u64),
+            ("waiting for device space", journal.waiting_for_device_space.into()),
+        ];
+        all.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
 

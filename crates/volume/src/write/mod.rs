@@ -5,7 +5,7 @@
 //! | opening for writing: refusals, recovery, the journal's start | `start.rs` |
 //! | all parts of a volume that is being written, put together | `live.rs` |
 //! | bringing the journal's keys into the b-trees | `replay.rs` |
-//! | stopping, cleanly or at once, and going on | `stop.rs` |
+//! | coming to rest, stopping at once, and going on | `stop.rs` |
 //! | what follows from a commit | [`triggers`] |
 //! | what must stand in the superblock before something else is written | `superblocks.rs` |
 //! | writing the superblock, and what for | [`superblock`] |
@@ -43,7 +43,7 @@ pub use host::{JournalEvents, VolumeHost};
 pub use live::{Live, LiveOptions, Unfinished};
 pub use replay::{Replay, ReplayTarget};
 pub use start::{Foundation, WriteOptions, open_rw};
-pub use stop::{StopError, WriteBack, go_on, stop_clean, stop_now};
+pub use stop::{StopError, WriteBack, go_on, seal, stop_now, write_back};
 pub use superblock::SuperblockStore;
 pub use superblocks::Superblocks;
 pub use time::{SystemWallClock, WallClock};

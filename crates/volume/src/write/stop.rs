@@ -1,9 +1,10 @@
-//! Stopping to write, and going on: plain transitions of a volume that is being written (spec 70 §5.2–§5.4).
+//! Coming to rest, and going on: what the transitions of a volume's [lifecycle](crate::lifecycle) do to a volume that is being written (spec 70 §5.2–§5.4).
 //!
 //! | from | by | to |
 //! |---|---|---|
-//! | writing, nobody commits any more | [`stop_clean`] | everything is on the devices, the superblock says "clean", nothing may be written |
-//! | stopped cleanly | [`go_on`] | the superblock says "not clean" again, writing |
+//! | writing, nobody commits any more | [`write_back`] | everything is in the b-trees on the devices |
+//! | nothing to write back | [`seal`] | the journal ends with an empty entry, the superblock says "clean", nothing may be written |
+//! | sealed | [`go_on`] | the superblock says "not clean" again, writing |
 //! | anything | [`stop_now`] | nothing is written any more: after a power cut at this moment it would be the same |
 //!
 //! Who may call which, and who waits for whom, is not decided here: these functions must not run beside each other.
@@ -46,23 +47,21 @@ pub enum StopError {
     Superblock(#[from] SuperblockWriteError),
 }
 
-/// Writes everything back and marks the volume clean. Nobody may commit, except what writing back needs; and nobody but readers may use
-/// the volume until [`go_on`].
+/// Writes back until two rounds in a row found nothing to do and nobody committed: each step can make work for one before it (spec
+/// 70 §5.2 step 5). Between rounds it looks whether that is still `wanted`, and returns early if not.
 ///
 /// # Errors
-/// See [`StopError`]. The volume is not marked clean then.
-pub fn stop_clean(journal: &Journal, host: &VolumeHost, work: &dyn WriteBack) -> Result<(), StopError> {
-    write_back(journal, work)?;
-    let stopped = journal.shutdown()?;
-    host.superblock().mark_clean(&host.closing(stopped))?;
-    Ok(())
-}
-
-/// Writes back until two rounds in a row found nothing to do and nobody committed: each step can make work for one before it (spec
-/// 70 §5.2 step 5).
-fn write_back(journal: &Journal, work: &dyn WriteBack) -> Result<(), StopError> {
+/// See [`StopError`]. Nothing is lost.
+pub fn write_back(
+    journal: &Journal,
+    work: &dyn WriteBack,
+    wanted: &dyn Fn() -> bool,
+) -> Result<(), StopError> {
     let mut quiet_rounds = 0;
     for _ in 0..ROUNDS_MAX {
+        if !wanted() {
+            return Ok(());
+        }
         let before = journal.status().seq;
         let settled = work.settle()?;
         let flushed = journal.flush_pins(Seq(u64::MAX))?;
@@ -75,7 +74,20 @@ fn write_back(journal: &Journal, work: &dyn WriteBack) -> Result<(), StopError> 
     Err(StopError::NeverDone)
 }
 
-/// After [`stop_clean`]: the volume is going to be written again. Returns when the superblock says so.
+/// After [`write_back`], and nobody commits: ends the journal with an empty entry, and marks the volume clean if it may be called so (spec 70 R5).
+/// Nobody but readers may use the volume until [`go_on`].
+///
+/// # Errors
+/// See [`StopError`]. Some superblocks may say "clean" already: [`go_on`] comes next, or nothing any more.
+pub fn seal(journal: &Journal, host: &VolumeHost, clean: bool) -> Result<(), StopError> {
+    let stopped = journal.shutdown()?;
+    if clean {
+        host.superblock().mark_clean(&host.closing(stopped))?;
+    }
+    Ok(())
+}
+
+/// After [`seal`]: the volume is going to be written again. Returns when the superblock says so.
 ///
 /// # Errors
 /// If the superblock cannot be written, or somebody else wrote to the devices meanwhile; then nothing may be written.

@@ -19,7 +19,7 @@ fn killed() -> Vec<MemDevice> {
         live.journal().meta().unwrap();
     }
     let left = devices.iter().map(|d| d.snapshot()).collect();
-    live.stop_now("the end of the beginning");
+    live.lifecycle().fail("the end of the beginning");
     left
 }
 
@@ -35,7 +35,7 @@ fn life(images: &[MemDevice], n: u64) -> (bool, Vec<MemDevice>) {
     {
         // It may fail, and then the volume is as after a power cut.
         let _stopped = live.stop();
-        live.stop_now("over");
+        live.lifecycle().fail("over");
     }
     let struck = faulty.iter().any(|d| d.struck() > 0);
     (struck, inner.iter().map(|d| d.snapshot()).collect())

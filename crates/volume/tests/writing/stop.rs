@@ -11,7 +11,7 @@ use frazil_ondisk::units::Seq;
 use frazil_testing::golden::State;
 use frazil_volume::check::check;
 use frazil_volume::open::read_superblock;
-use frazil_volume::write::{StopError, WriteBack, go_on, stop_clean, stop_now};
+use frazil_volume::write::{Foundation, StopError, WriteBack, go_on, seal, stop_now, write_back};
 use frazil_volume::{OpenOptions, Recovery, open};
 
 use crate::made;
@@ -23,6 +23,12 @@ impl WriteBack for Nothing {
     fn settle(&self) -> Result<bool, CommitError> {
         Ok(false)
     }
+}
+
+/// Comes to rest, and is marked clean.
+fn stop_clean(volume: &Foundation, work: &dyn WriteBack) -> Result<(), StopError> {
+    write_back(&volume.journal, work, &|| true)?;
+    seal(&volume.journal, &volume.host, true)
 }
 
 #[test]
@@ -38,7 +44,7 @@ fn an_untouched_volume_stays_clean_and_whole() {
         let volume =
             made::open_golden(&image, devices.clone()).unwrap_or_else(|e| panic!("{}: {e}", image.name));
         assert!(!read_superblock(&*devices[0]).unwrap().flags.clean(), "{}: marked first", image.name);
-        stop_clean(&volume.journal, &volume.host, &Nothing).unwrap();
+        stop_clean(&volume, &Nothing).unwrap();
         let after = made::read_golden(&image, devices.clone()).unwrap();
         let (Recovery::Clean { journal_seq: old }, Recovery::Clean { journal_seq: new }) =
             (before.recovery(), after.recovery())
@@ -68,7 +74,7 @@ fn the_clean_section_is_that_of_the_reference() {
         |device: &dyn Device| read_superblock(device).unwrap().sections.get::<Clean>().unwrap().unwrap();
     let before = clean(&*devices[0]);
     let volume = made::open_golden(&image, devices.clone()).unwrap();
-    stop_clean(&volume.journal, &volume.host, &Nothing).unwrap();
+    stop_clean(&volume, &Nothing).unwrap();
     let after = clean(&*devices[0]);
     assert_eq!(after.entries, before.entries, "nothing was read or written, so every byte is the same");
     let again = made::open_golden(&image, devices).unwrap();
@@ -84,7 +90,7 @@ fn a_crash_anywhere_in_a_session_is_clean_or_replays_nothing() {
     let opened = time.now();
     volume.journal.meta().unwrap();
     let first_entry = time.now();
-    stop_clean(&volume.journal, &volume.host, &Nothing).unwrap();
+    stop_clean(&volume, &Nothing).unwrap();
     let stopped = time.now();
     go_on(&volume.journal, &volume.host).unwrap();
     volume.journal.meta().unwrap();
@@ -110,7 +116,7 @@ fn nothing_becomes_clean_by_an_emergency() {
     let devices = made::shared(&made::formatted(1, |_| ()));
     let volume = made::open_rw(devices.clone()).unwrap();
     stop_now(&volume.journal, "a test");
-    let error = stop_clean(&volume.journal, &volume.host, &Nothing).unwrap_err();
+    let error = stop_clean(&volume, &Nothing).unwrap_err();
     assert!(matches!(error, StopError::Journal(_)) && error.to_string().contains("a test"), "{error}");
     assert!(!read_superblock(&*devices[0]).unwrap().flags.clean());
 }
@@ -131,10 +137,10 @@ fn writing_back_goes_on_until_there_is_nothing_left() {
     let devices = made::shared(&made::formatted(1, |_| ()));
     let volume = made::open_rw(devices).unwrap();
     let chain = Chain(Cell::new(7));
-    stop_clean(&volume.journal, &volume.host, &chain).unwrap();
+    stop_clean(&volume, &chain).unwrap();
     assert_eq!(chain.0.get(), 0);
     go_on(&volume.journal, &volume.host).unwrap();
     let endless = Chain(Cell::new(u32::MAX));
-    assert_eq!(stop_clean(&volume.journal, &volume.host, &endless), Err(StopError::NeverDone));
+    assert_eq!(stop_clean(&volume, &endless), Err(StopError::NeverDone));
     assert!(!volume.superblock.is_clean());
 }

@@ -13,8 +13,8 @@ use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use super::{SIZE_MAX, sectors};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
-use crate::write::WriteFs;
 use crate::write::caller::{Caller, must_not_append_only};
+use crate::write::front::Front;
 use crate::write::op::{Object, Op};
 
 /// How far one transaction came.
@@ -23,12 +23,12 @@ struct Step {
     at: u64,
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Makes a range of one file share the data of a range of another (or of the same, elsewhere), which must be whole blocks; the last may be
     /// the end of the source. Returns how many bytes: all, unless something failed after a part.
     ///
     /// # Errors
-    /// `Invalid` for ranges that are not blocks, overlap, or lie behind the end of the source; those of [`WriteFs::write`].
+    /// `Invalid` for ranges that are not blocks, overlap, or lie behind the end of the source; those of [`Front::write`].
     pub fn clone_range(
         &self,
         from: NodeId,

@@ -19,14 +19,14 @@ use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use super::clone::{has_data, pointer_key};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
-use crate::write::WriteFs;
 use crate::write::caller::Caller;
+use crate::write::front::Front;
 use crate::write::op::{Object, Op};
 
 /// Keys that one transaction moves.
 const KEYS_MAX: usize = 8;
 
-impl WriteFs {
+impl Front<'_> {
     /// Takes whole blocks out of a file.
     pub(super) fn collapse(
         &self,
@@ -95,7 +95,7 @@ impl WriteFs {
         let done = self.finish_shift(at, op);
         if let Err(error) = &done {
             // Nobody may use a file that is half moved, and the next start goes on from the record: so nothing may be written any more.
-            self.live.stop_now(&format!("inode {} is half shifted: {error}", node_of(&op)));
+            self.live.lifecycle().fail(&format!("inode {} is half shifted: {error}", node_of(&op)));
         }
         done
     }

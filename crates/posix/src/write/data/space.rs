@@ -10,8 +10,8 @@ use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use super::{SIZE_MAX, sectors};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
-use crate::write::WriteFs;
 use crate::write::caller::{Caller, must_not_append_only};
+use crate::write::front::Front;
 use crate::write::op::{Object, Op};
 
 /// Holes that one transaction reserves space for.
@@ -40,7 +40,7 @@ pub enum Allocate {
     Unshare,
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Makes a regular file that long.
     ///
     /// # Errors

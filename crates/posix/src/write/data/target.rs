@@ -11,7 +11,7 @@ use frazil_ondisk::{Bpos, KeyBuf, KeyType};
 use frazil_volume::write::data::WrittenExtent;
 
 use crate::error::{Error, Result};
-use crate::write::WriteFs;
+use crate::write::front::Front;
 use crate::write::op::{Object, Op};
 
 /// A target, ready to be put into a link.
@@ -26,7 +26,7 @@ enum Stored {
     Written(WrittenExtent),
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Stores a target for a link that is to be inode `inum`, with these options.
     pub(crate) fn store_target(&self, inum: Inum, inode: &Inode, target: &[u8]) -> Result<StoredTarget> {
         let len = target.len() as u64;

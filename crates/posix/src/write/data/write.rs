@@ -8,8 +8,8 @@ use frazil_volume::write::data::WrittenExtent;
 use super::{SIZE_MAX, regular};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
-use crate::write::WriteFs;
 use crate::write::caller::{Caller, must_be_mutable, must_not_append_only};
+use crate::write::front::Front;
 use crate::write::op::Object;
 
 /// Extents that one transaction puts in.
@@ -24,7 +24,7 @@ pub(super) struct Blocks {
     pub(super) bytes: Vec<u8>,
 }
 
-impl WriteFs {
+impl Front<'_> {
     /// Writes to a regular file, and makes it longer if need be. Returns when the data is in the file (though maybe not durable): how many bytes, fewer than
     /// all only if the rest failed.
     ///
@@ -44,7 +44,7 @@ impl WriteFs {
         Ok(done)
     }
 
-    /// Appends to a regular file; otherwise as [`WriteFs::write`]. Also where it was put.
+    /// Appends to a regular file; otherwise as [`Front::write`]. Also where it was put.
     ///
     /// # Errors
     /// As there.

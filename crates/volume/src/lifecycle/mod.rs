@@ -1,0 +1,639 @@
+//! The life of a volume in use: read-write, read-only, frozen, dead; and the ways between (spec 70 §5–§7).
+//!
+//! # Who decides
+//!
+//! The [machine] knows the states and what follows from every event in each. [`Lifecycle`] holds it behind a lock; everybody who wants
+//! something posts it there and waits for an answer. One *owner* does the work of transitions, one at a time: a thread of its own
+//! ([`Lifecycle::own`]), or, in a simulator, whoever asks. What the work is, is behind [`Back`]: the volume that is being written.
+//!
+//! # Freezing
+//!
+//! 1. What can be written back is, while everything goes on.
+//! 2. The first [gate] closes: operations that come now wait before they take any lock. Those under way finish.
+//! 3. Dirty pages that the kernel keeps for us are written, through the second gate. Then it closes, too. Now nobody changes anything.
+//! 4. Everything is written back. Until here the freeze can be given up at any time, and the gates open at once, whatever still hangs.
+//! 5. The last entry of the journal is empty, the superblock says "clean", the devices are flushed. Nothing is written until somebody thaws: the
+//!    superblock says "not clean" on stable storage first, then the gates open.
+//!
+//! Reading needs no ticket, nor does making durable what was done before. So neither waits for a freeze.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | states, events, answers | `machine.rs` |
+//! | closing the way for changes, and waiting until nobody is on it | `gate.rs` |
+//! | what a change must have in hand | `front.rs` |
+//! | what is shown of it | `status.rs` |
+
+mod front;
+mod gate;
+mod machine;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use frazil_journal::engine::Clock;
+
+use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
+use gate::Gate;
+use machine::{Event, Holder, Machine, Outcome, Passage, RequestId, Stage, Work};
+
+pub use front::{FrontKind, NotNow, Ticket};
+pub use status::{HolderStatus, Status};
+
+/// The volume behind the gates: what transitions do to it. Its methods are called without locks, by one thread at a time but for
+/// [`Back::halt`] and [`Back::progress`].
+pub trait Back: Send + Sync {
+    /// Writes back what there is now, while it goes on being changed.
+    fn ahead(&self);
+
+    /// Stops what works in the background, and writes everything back. Looks now and then whether it is still `wanted`, and returns if not.
+    ///
+    /// # Errors
+    /// One line: what cannot be written back.
+    fn drain(&self, wanted: &dyn Fn() -> bool) -> Result<(), String>;
+
+    /// After a drain: ends the journal with an empty entry and marks the volume clean, unless there is something that the next start has to
+    /// finish (spec 70 R5).
+    ///
+    /// # Errors
+    /// One line. Then [`Back::open`] comes next.
+    fn seal(&self) -> Result<(), String>;
+
+    /// After a drain, instead of sealing: works in the background again.
+    fn undo(&self);
+
+    /// After sealing: says "not clean" on stable storage, then works in the background again.
+    ///
+    /// # Errors
+    /// One line; then nothing was written but maybe that.
+    fn open(&self) -> Result<(), String>;
+
+    /// Makes durable what was committed.
+    ///
+    /// # Errors
+    /// One line.
+    fn flush(&self) -> Result<(), String>;
+
+    /// Nothing is written any more, at once and for good.
+    fn halt(&self, why: &str);
+
+    /// What is still to be written back, by kind.
+    fn progress(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// Names a holder of a freeze.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HolderId(pub u64);
+
+/// How somebody wants to freeze.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct FreezeRequest {
+    /// Who it is, for the report.
+    pub who: String,
+    /// Whether others may hold the freeze already; else it is refused then.
+    pub share: bool,
+    /// How long it holds at most, from when it is frozen.
+    pub hold_for: Option<Duration>,
+    /// How long to wait for it to be frozen.
+    pub give_up_after: Option<Duration>,
+}
+
+/// How to stop at once (the values of the ioctl of XFS, spec 70 §5.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ShutdownMode {
+    /// Everything written before is durable.
+    Default,
+    /// What was committed is durable.
+    LogFlush,
+    /// As a power cut.
+    NoLogFlush,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Answer {
+    Done,
+    Frozen(HolderId),
+}
+
+/// Why a request was not granted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum LifecycleError {
+    /// Something else is the case (`EBUSY`).
+    #[error("{0}")]
+    Busy(&'static str),
+    /// It took too long, and was undone (`ETIMEDOUT`).
+    #[error("it did not come to rest in time: {0}")]
+    TimedOut(String),
+    /// It could not be done (`EIO`).
+    #[error("{0}")]
+    Failed(String),
+    /// Nothing is written any more (`EIO`).
+    #[error("the volume is read-only after an error: {0}")]
+    Dead(String),
+    /// There is nothing to thaw (`EINVAL`).
+    #[error("it is not frozen, or not by this holder")]
+    NotFrozen,
+    /// The holder was taken away before: its time was up, its owner was gone, or somebody thawed by force (`ETIMEDOUT`).
+    #[error("the freeze ended before it was thawed: what was copied meanwhile may be torn")]
+    Lapsed,
+    /// Whoever asked is gone, or somebody thawed while it was being frozen (`EINTR`).
+    #[error("the freeze was called off")]
+    Withdrawn,
+    /// It was opened only to be read (`EROFS`).
+    #[error("it was mounted read-only; to change it, mount it again with -o rw")]
+    ReadOnly,
+    /// It is not in use any more (`ENODEV`).
+    #[error("it is unmounted")]
+    Unmounted,
+}
+
+/// What is called when gates have opened or closed.
+type Listener = Arc<dyn Fn() + Send + Sync>;
+
+/// Writes dirty pages that others keep, and returns when that is done or is not `wanted` any more.
+pub type SyncPages = Arc<dyn Fn(&dyn Fn() -> bool) + Send + Sync>;
+
+/// See the [module](self). Shared; every method may be called from any thread.
+pub struct Lifecycle {
+    gates: [Gate; 2],
+    /// Who has a ticket, and who waits for one.
+    inside: [AtomicU32; FrontKind::ALL.len()],
+    blocked: [AtomicU32; FrontKind::ALL.len()],
+    core: Mutex<Core>,
+    changed: Condvar,
+    back: Weak<dyn Back>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Core {
+    machine: Machine,
+    requests: RequestId,
+    holders: u64,
+    /// As the gates are set.
+    passages: [Passage; 2],
+    /// Since when it is in its state.
+    since: Duration,
+    listeners: Vec<Listener>,
+    sync_pages: Option<SyncPages>,
+    /// Transitions are done by a thread that does nothing else.
+    owned: bool,
+    ended: bool,
+}
+
+impl Core {
+    /// When a holder's time is up next, whose, and who that is.
+    fn next_deadline(&self) -> Option<(Duration, HolderId, String)> {
+        let holders = self.machine.holders().iter();
+        holders.filter_map(|h| Some((h.deadline()?, h.id, h.request.who.clone()))).min()
+    }
+}
+
+/// A guard of the lock.
+type Guard<'l> = MutexGuard<'l, Core>;
+
+impl Lifecycle {
+    /// Of a volume that is being written.
+    pub fn new(back: Weak<dyn Back>, clock: Arc<dyn Clock>) -> Lifecycle {
+        Lifecycle::with(Machine::new(true), back, clock)
+    }
+
+    /// Of a volume that is only read: it can be frozen, which changes nothing.
+    pub fn read_only(clock: Arc<dyn Clock>) -> Lifecycle {
+        Lifecycle::with(Machine::new(false), Weak::<Nothing>::new(), clock)
+    }
+
+    fn with(machine: Machine, back: Weak<dyn Back>, clock: Arc<dyn Clock>) -> Lifecycle {
+        let passages = machine.gates();
+        let gates = <[Gate; 2]>::default();
+        for (gate, passage) in gates.iter().zip(passages) {
+            if passage != Passage::Open {
+                gate.close();
+            }
+        }
+        let core = Core {
+            machine,
+            requests: 0,
+            holders: 0,
+            passages,
+            since: clock.now(),
+            listeners: Vec::new(),
+            sync_pages: None,
+            owned: false,
+            ended: false,
+        };
+        Lifecycle {
+            gates,
+            inside: Default::default(),
+            blocked: Default::default(),
+            core: Mutex::new(core),
+            changed: Condvar::default(),
+            back,
+            clock,
+        }
+    }
+
+    /// Has `changed` called, without locks, whenever who was blocked may try again.
+    pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
+        self.core.lock().listeners.push(Arc::new(changed));
+    }
+
+    /// How dirty pages are written that others keep for this volume.
+    pub fn set_sync_pages(&self, sync: SyncPages) {
+        self.core.lock().sync_pages = Some(sync);
+    }
+
+    /// A ticket, at once or not at all.
+    ///
+    /// # Errors
+    /// See [`NotNow`].
+    pub fn try_enter(&self, kind: FrontKind) -> Result<Ticket<'_>, NotNow> {
+        if self.pass(kind) {
+            return Ok(Ticket { lifecycle: self, kind });
+        }
+        // The gate may have been opened meanwhile; who waits for that is told, and must not have missed it.
+        match self.core.lock().machine.gates()[kind.gate()] {
+            Passage::Refused => Err(NotNow::ReadOnly),
+            Passage::Open | Passage::Blocked => Err(NotNow::Blocked),
+        }
+    }
+
+    /// A ticket, as soon as there is one. `None` if nothing can be changed, or nothing any more.
+    pub fn enter(&self, kind: FrontKind) -> Option<Ticket<'_>> {
+        loop {
+            if self.pass(kind) {
+                return Some(Ticket { lifecycle: self, kind });
+            }
+            let core = self.core.lock();
+            match core.machine.gates()[kind.gate()] {
+                Passage::Open => {}
+                Passage::Refused => return None,
+                Passage::Blocked => {
+                    let blocked = &self.blocked[kind as usize];
+                    blocked.fetch_add(1, Ordering::Relaxed);
+                    drop(self.changed.wait(core));
+                    blocked.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Whether somebody who wants to change something has to wait now.
+    pub fn is_blocked(&self) -> bool {
+        self.core.lock().machine.gates().contains(&Passage::Blocked)
+    }
+
+    /// Whether nothing can be changed until it is mounted anew, or remounted.
+    pub fn is_read_only(&self) -> bool {
+        self.core.lock().machine.shown().1
+    }
+
+    fn pass(&self, kind: FrontKind) -> bool {
+        self.inside[kind as usize].fetch_add(1, Ordering::Relaxed);
+        let passed = self.gates[kind.gate()].enter();
+        if !passed {
+            self.leave(kind);
+        }
+        passed
+    }
+
+    fn leave(&self, kind: FrontKind) {
+        self.inside[kind as usize].fetch_sub(1, Ordering::Relaxed);
+        if self.gates[kind.gate()].leave() {
+            // Under the lock, so that who has just looked and is about to wait is told.
+            let _core = self.core.lock();
+            self.changed.notify_all();
+        }
+    }
+
+    /// Freezes the volume, or joins those who have. Returns when it is frozen, with the name under which it is thawed.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`]. Then it is not frozen on behalf of this caller, and nothing is left of the attempt.
+    pub fn freeze(&self, request: FreezeRequest) -> Result<HolderId, LifecycleError> {
+        self.freeze_as(self.new_holder(), request)
+    }
+
+    /// A name for a holder to be. Somebody who dies while it is being frozen can be taken away by it, too.
+    pub fn new_holder(&self) -> HolderId {
+        let mut core = self.core.lock();
+        core.holders += 1;
+        HolderId(core.holders)
+    }
+
+    /// As [`Lifecycle::freeze`], under this name.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn freeze_as(&self, id: HolderId, request: FreezeRequest) -> Result<HolderId, LifecycleError> {
+        let now = self.clock.now();
+        let deadline = request.give_up_after.map(|time| now.saturating_add(time));
+        let answer = self.ask(Event::Freeze(Holder { id, request, since: now }), deadline)?;
+        let frozen = matches!(answer, Answer::Frozen(_));
+        debug_assert!(frozen, "a wish to freeze is answered with a holder");
+        Ok(id)
+    }
+
+    /// Ends a hold. When it was the last one, returns when the volume can be changed again.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`]. If the volume could not be made writable again it stays frozen, held as before.
+    pub fn thaw(&self, holder: HolderId) -> Result<(), LifecycleError> {
+        self.ask(Event::Thaw(holder), None).map(drop)
+    }
+
+    /// Ends all holds, whoever has them.
+    ///
+    /// # Errors
+    /// As [`Lifecycle::thaw`].
+    pub fn thaw_all(&self) -> Result<(), LifecycleError> {
+        self.ask(Event::ThawAll, None).map(drop)
+    }
+
+    /// A holder is gone without having thawed. Does not wait.
+    pub fn lapse(&self, holder: HolderId) {
+        self.change(|machine| machine.lapse(holder));
+    }
+
+    /// Makes it read-only, or writable.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub fn remount(&self, writable: bool) -> Result<(), LifecycleError> {
+        self.ask(Event::Remount { writable }, None).map(drop)
+    }
+
+    /// Stops it for good: nothing is written from when this returns.
+    ///
+    /// # Errors
+    /// [`LifecycleError::Failed`] if what the mode promises could not be kept; it is stopped nevertheless.
+    pub fn shutdown(&self, mode: ShutdownMode) -> Result<(), LifecycleError> {
+        self.ask(Event::Shutdown(mode), None).map(drop)
+    }
+
+    /// Stops it, cleanly if that is possible. Nobody changes anything any more.
+    ///
+    /// # Errors
+    /// [`LifecycleError::Dead`] if it has something to be recovered at its next start.
+    pub fn unmount(&self) -> Result<(), LifecycleError> {
+        self.ask(Event::Unmount, None).map(drop)
+    }
+
+    /// Nothing can be written any more, and nothing is: the journal has stopped. Does not wait.
+    pub fn died(&self, reason: &str) {
+        self.change(|machine| machine.error(reason, true));
+    }
+
+    /// Nothing must be written any more. Returns when nothing is.
+    pub fn fail(&self, reason: &str) {
+        self.change(|machine| machine.error(reason, false));
+    }
+
+    /// Without an owner, whoever asks looks for it what time it is.
+    fn keep_time(&self) {
+        if !self.core.lock().owned {
+            self.tick();
+        }
+    }
+
+    /// Takes away the holders whose time is up.
+    pub fn tick(&self) {
+        let now = self.clock.now();
+        loop {
+            let next = self.core.lock().next_deadline();
+            let Some((_, holder, who)) = next.filter(|(at, ..)| *at <= now) else { return };
+            tracing::warn!("the freeze for {who} has lasted as long as it may, and ends");
+            self.change(|machine| machine.lapse(holder));
+        }
+    }
+
+    /// Changes the machine and brings about what follows at once.
+    fn change<R>(&self, change: impl FnOnce(&mut Machine) -> R) -> R {
+        let mut core = self.lock();
+        let result = change(&mut core.machine);
+        let mut core = self.apply(core);
+        let work = self.own_work(&mut core);
+        drop(core);
+        self.run_all(work);
+        result
+    }
+
+    fn lock(&self) -> Guard<'_> {
+        let mut core = self.core.lock();
+        core.machine.set_now(self.clock.now());
+        core
+    }
+
+    /// Sets the gates as the state wants them, and tells everybody. May let go of the lock meanwhile.
+    fn apply<'l>(&'l self, mut core: Guard<'l>) -> Guard<'l> {
+        let passages = core.machine.gates();
+        let changed = passages != core.passages;
+        for (gate, passage) in self.gates.iter().zip(passages) {
+            match passage {
+                Passage::Open => gate.open(),
+                Passage::Blocked | Passage::Refused => gate.close(),
+            }
+        }
+        core.passages = passages;
+        let halt = core.machine.take_halt().then(|| core.machine.reason().unwrap_or_default().to_owned());
+        self.changed.notify_all();
+        if !changed && halt.is_none() {
+            return core;
+        }
+        let listeners = core.listeners.clone();
+        drop(core);
+        if let Some(why) = halt
+            && let Some(back) = self.back.upgrade()
+        {
+            back.halt(&why);
+        }
+        listeners.iter().for_each(|listener| listener());
+        self.lock()
+    }
+
+    /// Posts an event and waits for its answer.
+    fn ask(&self, event: Event, deadline: Option<Duration>) -> Result<Answer, LifecycleError> {
+        self.keep_time();
+        let mut core = self.lock();
+        let id = core.requests;
+        core.requests += 1;
+        core.machine.post(id, event);
+        core = self.apply(core);
+        loop {
+            if let Some(answer) = core.machine.take_answer(id) {
+                return answer;
+            }
+            if let Some(work) = self.own_work(&mut core) {
+                drop(core);
+                self.run_all(Some(work));
+                core = self.lock();
+                continue;
+            }
+            let now = self.clock.now();
+            core = match deadline {
+                None => self.changed.wait(core),
+                Some(deadline) if deadline > now => self.changed.wait_for(core, deadline - now),
+                Some(_) => {
+                    let waits_for = self.waits_for(&core);
+                    core.machine.withdraw(id);
+                    drop(self.apply(core));
+                    return Err(LifecycleError::TimedOut(waits_for));
+                }
+            };
+        }
+    }
+
+    /// Work that the caller has to do, because nobody else does.
+    fn own_work(&self, core: &mut Core) -> Option<Work> {
+        if core.owned { None } else { core.machine.take_work() }
+    }
+
+    /// Does work, and what follows from it.
+    fn run_all(&self, mut work: Option<Work>) {
+        while let Some(now) = work {
+            let outcome = self.run(now);
+            let mut core = self.lock();
+            core.since = self.clock.now();
+            core.machine.finished(outcome);
+            core = self.apply(core);
+            work = core.machine.take_work();
+        }
+    }
+
+    /// Does the work of transitions from now on, in the calling thread, until [`Lifecycle::end`].
+    pub fn own(&self) {
+        self.core.lock().owned = true;
+        loop {
+            self.tick();
+            let mut core = self.lock();
+            if let Some(work) = core.machine.take_work() {
+                drop(core);
+                self.run_all(Some(work));
+                continue;
+            }
+            if core.ended {
+                core.owned = false;
+                return;
+            }
+            drop(match core.next_deadline() {
+                None => self.changed.wait(core),
+                Some((at, ..)) => self.changed.wait_for(core, at.saturating_sub(self.clock.now())),
+            });
+        }
+    }
+
+    /// Lets [`Lifecycle::own`] return.
+    pub fn end(&self) {
+        self.core.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    fn run(&self, work: Work) -> Outcome {
+        let Some(back) = self.back.upgrade() else { return Outcome::Failed("it is gone".into()) };
+        let done = match work {
+            Work::Quiesce => return self.quiesce(&*back),
+            Work::Open => back.open(),
+            Work::Flush => back.flush(),
+        };
+        done.map_or_else(Outcome::Failed, |()| Outcome::Done)
+    }
+
+    /// See the [module](self).
+    fn quiesce(&self, back: &dyn Back) -> Outcome {
+        back.ahead();
+        if !self.reach(Stage::Gate1) || !self.wait_until_empty(0) {
+            return Outcome::GivenUp;
+        }
+        self.reach(Stage::Sync);
+        let sync_pages = self.core.lock().sync_pages.clone();
+        if let Some(sync_pages) = sync_pages {
+            sync_pages(&|| self.is_wanted());
+        }
+        if !self.reach(Stage::Gate2) || !self.wait_until_empty(1) || !self.reach(Stage::Drain) {
+            return Outcome::GivenUp;
+        }
+        if let Err(why) = back.drain(&|| self.is_wanted()) {
+            back.undo();
+            return Outcome::Failed(why);
+        }
+        if !self.reach(Stage::Seal) {
+            back.undo();
+            return Outcome::GivenUp;
+        }
+        let Err(why) = back.seal() else { return Outcome::Done };
+        // Some superblock may say "clean" already.
+        if let Err(error) = back.open() {
+            self.fail(&error);
+        }
+        Outcome::Failed(why)
+    }
+
+    /// Goes on to a stage, unless nobody wants that any more.
+    fn reach(&self, stage: Stage) -> bool {
+        let mut core = self.lock();
+        let wanted = core.machine.is_wanted();
+        if wanted {
+            core.machine.reach(stage);
+            core.since = self.clock.now();
+        }
+        drop(self.apply(core));
+        wanted
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.core.lock().machine.is_wanted()
+    }
+
+    /// Waits until nobody is behind a closed gate; false if that is not wanted any more.
+    fn wait_until_empty(&self, gate: usize) -> bool {
+        let mut core = self.core.lock();
+        loop {
+            if !core.machine.is_wanted() {
+                return false;
+            }
+            if self.gates[gate].inside() == 0 {
+                return true;
+            }
+            core = self.changed.wait(core);
+        }
+    }
+}
+
+/// Behind a volume that is only read.
+enum Nothing {}
+
+impl Back for Nothing {
+    fn ahead(&self) {
+        match *self {}
+    }
+    fn drain(&self, _: &dyn Fn() -> bool) -> Result<(), String> {
+        match *self {}
+    }
+    fn seal(&self) -> Result<(), String> {
+        match *self {}
+    }
+    fn undo(&self) {
+        match *self {}
+    }
+    fn open(&self) -> Result<(), String> {
+        match *self {}
+    }
+    fn flush(&self) -> Result<(), String> {
+        match *self {}
+    }
+    fn halt(&self, _: &str) {
+        match *self {}
+    }
+    fn progress(&self) -> Vec<(&'static str, u64)> {
+        match *self {}
+    }
+}
+
+impl std::fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.status().fmt(f)
+    }
+}
