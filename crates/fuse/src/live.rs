@@ -54,6 +54,8 @@ impl Writable {
             fs.live().lifecycle().fail("it is still in use");
             "it is still in use"
         })?;
+        // The kernel does not say of everything that it forgets it before it goes.
+        fs.release_all();
         // What cannot be removed now is at the next start; that is no reason not to stop. Nor is it that somebody keeps it frozen.
         if let Ok(front) = fs.try_front(FrontKind::Background)
             && let Err(error) = front.remove_dead_inodes()

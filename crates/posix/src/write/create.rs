@@ -199,6 +199,7 @@ impl Op<'_, '_> {
             btime: self.at,
             flags: 0,
         };
+        self.fs.must_have_room()?;
         let inum = self.new_number(number)?;
         let made = self.fs.maker.inode(&new, self.fs.random(), inherited(&dir.inode));
         let inode = made.map_err(|_| Error::Invalid("device number"))?;

@@ -17,7 +17,14 @@ use crate::attr::NodeId;
 
 /// The objects in use.
 #[derive(Default)]
-pub(crate) struct Holds(Mutex<HashMap<NodeId, Hold>>);
+pub(crate) struct Holds(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    objects: HashMap<NodeId, Hold>,
+    /// How many of them are in each subvolume; none that is 0.
+    in_subvols: HashMap<SubvolId, usize>,
+}
 
 #[derive(Default)]
 struct Hold {
@@ -50,23 +57,23 @@ pub(crate) enum Released {
 impl Holds {
     /// One more reference.
     pub(crate) fn add(&self, node: NodeId) {
-        self.0.lock().entry(node).or_default().count += 1;
+        self.0.lock().entry(node).count += 1;
     }
 
     /// The first reference to an object made without a name.
     pub(crate) fn add_nameless(&self, node: NodeId, linkable: bool) {
-        self.0.lock().insert(node, Hold { count: 1, state: State::Nameless { linkable } });
+        *self.0.lock().entry(node) = Hold { count: 1, state: State::Nameless { linkable } };
     }
 
     /// `count` references less. What nobody holds is kept.
     pub(crate) fn drop(&self, node: NodeId, count: u64) -> Released {
-        let mut holds = self.0.lock();
-        let Some(hold) = holds.get_mut(&node) else { return Released::Kept };
+        let mut held = self.0.lock();
+        let Some(hold) = held.objects.get_mut(&node) else { return Released::Kept };
         hold.count = hold.count.saturating_sub(count);
         if hold.count > 0 {
             return Released::Kept;
         }
-        match holds.remove(&node).map(|hold| hold.state) {
+        match held.remove(node).map(|hold| hold.state) {
             Some(State::Nameless { .. } | State::Dead) => Released::Remove,
             _ => Released::Kept,
         }
@@ -74,27 +81,31 @@ impl Holds {
 
     /// The last name is gone. True if somebody holds it, so that it has to stay.
     pub(crate) fn unnamed(&self, node: NodeId) -> bool {
-        let mut holds = self.0.lock();
-        let Some(hold) = holds.get_mut(&node) else { return false };
+        let mut held = self.0.lock();
+        let Some(hold) = held.objects.get_mut(&node) else { return false };
         hold.state = State::Dead;
         true
     }
 
     /// It has a name (again).
     pub(crate) fn named(&self, node: NodeId) {
-        if let Some(hold) = self.0.lock().get_mut(&node) {
+        if let Some(hold) = self.0.lock().objects.get_mut(&node) {
             hold.state = State::Named;
         }
     }
 
     /// Whether an unlinked inode may get a name.
     pub(crate) fn is_linkable(&self, node: NodeId) -> bool {
-        self.0.lock().get(&node).is_some_and(|h| matches!(h.state, State::Nameless { linkable: true }))
+        self.0
+            .lock()
+            .objects
+            .get(&node)
+            .is_some_and(|h| matches!(h.state, State::Nameless { linkable: true }))
     }
 
     /// A directory was removed; `last` is its inode as it was.
     pub(crate) fn removed(&self, node: NodeId, last: &Inode) {
-        if let Some(hold) = self.0.lock().get_mut(&node) {
+        if let Some(hold) = self.0.lock().objects.get_mut(&node) {
             let mut last = *last;
             last.nlink_raw = 0;
             last.flags.set(InodeFlags::UNLINKED, true);
@@ -104,7 +115,7 @@ impl Holds {
 
     /// What remains of a removed directory.
     pub(crate) fn remains(&self, node: NodeId) -> Option<Inode> {
-        match self.0.lock().get(&node) {
+        match self.0.lock().objects.get(&node) {
             Some(Hold { state: State::Remains(inode), .. }) => Some(**inode),
             _ => None,
         }
@@ -112,12 +123,39 @@ impl Holds {
 
     /// What is held in a subvolume.
     pub(crate) fn held_in(&self, subvol: SubvolId) -> Vec<NodeId> {
-        self.0.lock().keys().copied().filter(|node| node.subvol == subvol).collect()
+        self.0.lock().objects.keys().copied().filter(|node| node.subvol == subvol).collect()
     }
 
-    /// The subvolumes through which an inode is held.
+    /// The subvolumes through which an inode is held. Asked for every inode that is removed, while very many may be held.
     pub(crate) fn subvols_of(&self, inum: Inum) -> Vec<SubvolId> {
-        self.0.lock().keys().filter(|node| node.inum == inum).map(|node| node.subvol).collect()
+        let held = self.0.lock();
+        let subvols = held.in_subvols.keys().copied();
+        subvols.filter(|&subvol| held.objects.contains_key(&NodeId { subvol, inum })).collect()
+    }
+
+    /// Nobody holds anything any more.
+    pub(crate) fn clear(&self) {
+        *self.0.lock() = Held::default();
+    }
+}
+
+impl Held {
+    fn entry(&mut self, node: NodeId) -> &mut Hold {
+        self.objects.entry(node).or_insert_with(|| {
+            *self.in_subvols.entry(node.subvol).or_default() += 1;
+            Hold::default()
+        })
+    }
+
+    fn remove(&mut self, node: NodeId) -> Option<Hold> {
+        let hold = self.objects.remove(&node)?;
+        if let Some(count) = self.in_subvols.get_mut(&node.subvol) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_subvols.remove(&node.subvol);
+            }
+        }
+        Some(hold)
     }
 }
 
@@ -140,9 +178,18 @@ mod tests {
 
         holds.add_nameless(b, true);
         assert!(holds.is_linkable(b) && !holds.is_linkable(a));
+        let elsewhere = NodeId { subvol: SubvolId(7), ..b };
+        holds.add(elsewhere);
+        let mut subvols = holds.subvols_of(b.inum);
+        subvols.sort();
+        assert_eq!(subvols, [b.subvol, SubvolId(7)]);
+        assert_eq!(holds.subvols_of(a.inum), []);
+        assert_eq!(holds.drop(elsewhere, 1), Released::Kept);
+        assert_eq!(holds.subvols_of(b.inum), [b.subvol]);
         holds.named(b);
         assert!(!holds.is_linkable(b));
         assert_eq!(holds.drop(b, 7), Released::Kept);
+        assert!(holds.0.lock().in_subvols.is_empty());
 
         holds.add(a);
         holds.removed(a, &Inode { nlink_raw: 3, ..Inode::default() });

@@ -47,6 +47,7 @@ impl Front<'_> {
             must_be_mutable(&parent.inode)?;
             must_be_mutable(&target.inode)?;
             must_not_append_only(&target.inode)?;
+            self.must_have_room()?;
             if target.inode.flags.contains(InodeFlags::UNLINKED) && !self.holds.is_linkable(node) {
                 return Err(Error::NotFound);
             }

@@ -205,6 +205,11 @@ impl WriteFs {
         superblock.use_features(feature).map_err(|error| Error::Io(format!("superblock: {error}")))
     }
 
+    /// Refuses to add names, attributes or small content to a volume that is full.
+    fn must_have_room(&self) -> Result<()> {
+        Ok(self.live.space().admit_keys()?)
+    }
+
     /// As [`crate::Fs::lookup`].
     ///
     /// # Errors

@@ -54,6 +54,11 @@ impl WriteFs {
             }
         }
     }
+
+    /// Nobody uses anything any more, whatever was said of it: the adapter is gone.
+    pub fn release_all(&self) {
+        self.holds.clear();
+    }
 }
 
 impl Front<'_> {

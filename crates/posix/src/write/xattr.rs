@@ -186,7 +186,10 @@ impl Op<'_, '_> {
             _ => {}
         }
         match value {
-            Some((value, _)) => self.put_xattr(object, ty, short, value),
+            Some((value, _)) => {
+                self.fs.must_have_room()?;
+                self.put_xattr(object, ty, short, value)
+            }
             None => self.remove_xattr(object, ty, short).map(|_| ()),
         }
     }

@@ -132,6 +132,7 @@ impl Front<'_> {
     ) -> Result<()> {
         let size = file.inode.size.max(end.unwrap_or(0));
         if let Some(key) = self.inline(file, blocks, size) {
+            self.must_have_room()?;
             self.use_feature(Features::INLINE_DATA)?;
             return self.put_all(node, vec![(key, ())], size, caller);
         }

@@ -16,7 +16,9 @@
 //! [`Relief`] makes room while no lock is held. If nothing came of it there is no space. Writes were promised space in sectors before they were accepted ([`super::DiskReservation`]), and the reserves make that
 //! come true in buckets.
 //!
-//! Nodes never wait: they may be needed to free space. Their reserves are larger than what one operation needs.
+//! Nodes never wait for others: they may be needed to free space. Their reserves are larger than what one operation needs; nothing new is
+//! added when little more is left ([`super::Space::admit_keys`]). But buckets that nodes have left must be made free for other nodes, and who usually does that
+//! may be waiting for room in the journal, which reclaim makes by writing nodes. So a node that finds no room has it made without waiting for the journal.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -28,7 +30,7 @@ use frazil_ondisk::DataType;
 use frazil_ondisk::superblock::Superblock;
 use frazil_ondisk::units::{DevIndex, Sectors};
 use frazil_ondisk::values::extent::ExtentPtr;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, ReentrantMutex, RwLock};
 
 use super::Space;
 use super::device::{DeviceSpace, OpenBucket, Prefer};
@@ -79,7 +81,17 @@ pub trait Relief: Send + Sync {
     /// # Errors
     /// If a commit or a flush failed.
     fn relieve(&self) -> Result<bool, CommitError>;
+
+    /// Makes a few emptied buckets free for nodes. For reclaim: never waits for room in the journal that only reclaim can make. Whether anything came of
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Relief::relieve`].
+    fn relieve_nodes(&self) -> Result<bool, CommitError>;
 }
+
+/// The same for a node.
+const NODE_RELIEF_ROUNDS: u32 = 8;
 
 /// Rounds of making room before an allocation gives up; others may be faster each time.
 const RELIEF_ROUNDS: u32 = 100;
@@ -90,6 +102,8 @@ pub struct Allocator {
     superblocks: Arc<dyn Superblocks>,
     points: WritePoints,
     relief: RwLock<Option<Weak<dyn Relief>>>,
+    /// Held by who makes room for a node. Its commit may want nodes written, which then have to do without.
+    relieving_nodes: ReentrantMutex<()>,
     block: Sectors,
     node: Sectors,
     nodes_target: u16,
@@ -124,6 +138,7 @@ impl Allocator {
             superblocks,
             points: WritePoints::default(),
             relief: RwLock::new(None),
+            relieving_nodes: ReentrantMutex::new(()),
             block: Sectors(u64::from(superblock.block_sectors).max(1)),
             node: superblock.btree_node_size(),
             nodes_target,
@@ -218,6 +233,25 @@ impl Allocator {
         Some(Allocation { ptrs, sectors, hold: Hold { _buckets: buckets } })
     }
 
+    /// A place for a node where there is none without making some.
+    fn allocate_with_relief(&self, wish: &Wish<'_>) -> Result<Allocation, CommitError> {
+        if self.relieving_nodes.is_owned_by_current_thread() {
+            return Err(CommitError::NoSpace);
+        }
+        let _relieving = self.relieving_nodes.lock();
+        for _ in 0..NODE_RELIEF_ROUNDS {
+            // Others may have made some meanwhile.
+            if let Some(area) = self.try_allocate(&self.points.nodes, wish, self.node) {
+                return Ok(area);
+            }
+            let relief = self.relief.read().as_ref().and_then(Weak::upgrade);
+            if !relief.map_or(Ok(false), |relief| relief.relieve_nodes())? {
+                break;
+            }
+        }
+        self.try_allocate(&self.points.nodes, wish, self.node).ok_or(CommitError::NoSpace)
+    }
+
     /// Devices on each of which the write point then has a bucket with room.
     fn choose(
         &self,
@@ -306,7 +340,10 @@ impl NodeSpace for Allocator {
             grain: self.node,
             watermark,
         };
-        let area = self.try_allocate(&self.points.nodes, &wish, self.node).ok_or(CommitError::NoSpace)?;
+        let area = match self.try_allocate(&self.points.nodes, &wish, self.node) {
+            Some(area) => area,
+            None => self.allocate_with_relief(&wish)?,
+        };
         for ptr in &area.ptrs {
             let sectors = ptr.offset..Sectors(ptr.offset.0 + self.node.0);
             if !self.superblocks.btree_bitmap(ptr.dev).covers(sectors.clone()) {

@@ -196,11 +196,11 @@ impl DeviceSpace {
         self.buckets.lock().available.len().saturating_sub(self.reserves[watermark as usize])
     }
 
-    /// Buckets that data may still fill, those included that have to be discarded first.
-    pub(super) fn usable(&self) -> u64 {
+    /// Buckets that this watermark may still have, those included that have to be discarded first.
+    pub(super) fn usable(&self, watermark: Watermark) -> u64 {
         let buckets = self.buckets.lock();
         let all = buckets.available.len() + buckets.discardable.len() + buckets.waiting.len() as u64;
-        all.saturating_sub(self.reserves[Watermark::Normal as usize])
+        all.saturating_sub(self.reserves[watermark as usize])
     }
 
     /// Buckets that are or will be free, beyond what is kept for others than new data.

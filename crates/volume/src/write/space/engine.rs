@@ -175,6 +175,11 @@ impl Relief for RoomMaker {
         let Some(engine) = self.engine.upgrade() else { return Ok(false) };
         Ok(self.make_room(&engine)? || self.mover.round(&engine, &|| self.make_room(&engine))?)
     }
+
+    fn relieve_nodes(&self) -> Result<bool, CommitError> {
+        let Some(engine) = self.engine.upgrade() else { return Ok(false) };
+        self.space.make_room_for_nodes(&self.devices, &*engine, |seq| Ok(engine.journal().flush_seq(seq)?))
+    }
 }
 
 /// A thread that makes room; it stops when this is dropped.

@@ -135,7 +135,8 @@ impl Space {
         let of = |device: &Arc<DeviceSpace>| {
             let cached = AccountingPos::DevDataType { dev: device.dev, data_type: DataType::CACHED };
             let cached = u64::try_from(self.counters.get(&cached)[0]).unwrap_or(0);
-            let whole = device.usable().saturating_add(cached).saturating_mul(device.bucket.0);
+            let whole =
+                device.usable(Watermark::Normal).saturating_add(cached).saturating_mul(device.bucket.0);
             whole.saturating_add(self.fragmented(device).0)
         };
         let devices = self.devices().filter(|device| device.takes(DataType::USER));
@@ -169,6 +170,17 @@ impl Space {
     /// Size of the buckets of a device; 1 if there is no such device.
     pub(super) fn bucket(&self, dev: DevIndex) -> Sectors {
         self.device(dev).map_or(Sectors(1), |device| device.bucket)
+    }
+
+    /// Whether keys may be added for something new. Nodes that grow are written later, when nobody can be told that there is no room, so this says it
+    /// while there still is enough to write back all that is dirty and to remove things.
+    ///
+    /// # Errors
+    /// [`CommitError::NoSpace`] if there is not.
+    pub fn admit_keys(&self) -> Result<(), CommitError> {
+        let mut devices = self.devices().filter(|device| device.takes(DataType::BTREE));
+        let fits = devices.any(|device| device.usable(Watermark::Copygc) > 0);
+        if fits { Ok(()) } else { Err(CommitError::NoSpace) }
     }
 
     /// Promises space to somebody who must not fail because he frees space, or moves it.
@@ -265,7 +277,7 @@ impl Space {
     /// Opens a bucket of a device, whatever the reserves.
     pub(in crate::write) fn open_any(&self, dev: DevIndex) -> Option<Arc<device::OpenBucket>> {
         let everywhere = device::Prefer::Outside(&[]);
-        self.device(dev)?.take(frazil_journal::Watermark::InteriorUpdates, &everywhere)
+        self.device(dev)?.take(Watermark::InteriorUpdates, &everywhere)
     }
 
     /// Opens this bucket, whatever it is.

@@ -22,6 +22,9 @@ use crate::write::clock::IoClocks;
 /// Buckets of one commit: some ten keys each, and all in one entry of the journal.
 const STEP_MAX: usize = 32;
 
+/// The same where the journal is nearly full, and little of it must do: each node that is written anew there empties one bucket at most.
+const STEP_FOR_NODES_MAX: usize = 4;
+
 /// Buckets in the b-trees.
 pub trait Buckets: Send + Sync {
     /// Changes alloc keys in one commit of this watermark: `change` gets each state as it is in the commit, and says whether it changed it. It may be
@@ -50,15 +53,24 @@ impl Space {
     /// # Errors
     /// If the commit failed.
     pub fn discard_step(&self, devices: &DeviceSet, buckets: &dyn Buckets) -> Result<usize, CommitError> {
+        self.discard_some(devices, buckets, (Watermark::Btree, STEP_MAX))
+    }
+
+    fn discard_some(
+        &self,
+        devices: &DeviceSet,
+        buckets: &dyn Buckets,
+        (watermark, max): (Watermark, usize),
+    ) -> Result<usize, CommitError> {
         for device in self.devices().filter(|d| d.is_writable() && devices.get(d.dev.0).is_some()) {
-            let list = device.discardable(STEP_MAX);
+            let list = device.discardable(max);
             if list.is_empty() {
                 continue;
             }
             if device.wants_discards() {
                 discard(device, devices, &list);
             }
-            buckets.change(Watermark::Btree, &list, &|_, alloc| {
+            buckets.change(watermark, &list, &|_, alloc| {
                 std::mem::take(&mut alloc.need_discard) && alloc.data_type == DataType::NEED_DISCARD
             })?;
             return Ok(list.len());
@@ -125,6 +137,29 @@ impl Space {
             return Ok(self.discard_step(devices, buckets)? > 0);
         }
         Ok(self.invalidate_step(clocks, buckets)? > 0)
+    }
+}
+
+impl Space {
+    /// Makes a few emptied buckets free for nodes that reclaim cannot write otherwise. Reclaim is what makes room in the journal, so the commit must
+    /// not wait for it: it has the urgency of the end of a change of nodes. Whether anything came of it.
+    ///
+    /// # Errors
+    /// If the commit or the flush failed.
+    pub fn make_room_for_nodes(
+        &self,
+        devices: &DeviceSet,
+        buckets: &dyn Buckets,
+        flush: impl FnOnce(Seq) -> Result<(), CommitError>,
+    ) -> Result<bool, CommitError> {
+        let urgent = (Watermark::InteriorUpdates, STEP_FOR_NODES_MAX);
+        if self.discard_some(devices, buckets, urgent)? > 0 {
+            return Ok(true);
+        }
+        let Some(oldest) = self.waits_for() else { return Ok(false) };
+        flush(oldest)?;
+        self.flushed(oldest);
+        Ok(self.discard_some(devices, buckets, urgent)? > 0)
     }
 }
 
