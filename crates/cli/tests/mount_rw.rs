@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use frazil_testing::golden;
 use rustix::fs::{
@@ -416,5 +417,92 @@ fn changes_behind_the_back_of_the_kernel_are_seen() {
     write.args(["conv=notrunc", "oflag=direct", "status=none"]).arg(format!("of={}", path.display()));
     assert!(write.status().unwrap().success());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
+    volume.umount();
+}
+
+/// Names and small files fill a volume, too. Then they can be removed, and the volume is as good as before (generic/027).
+#[test]
+fn a_volume_full_of_small_files_can_be_emptied() {
+    let mut volume = Volume::of_size("32M");
+    volume.mount();
+    for _ in 0..2 {
+        let top = volume.path("files");
+        let fill = |worker: u32| {
+            let dir = top.join(worker.to_string());
+            let full = fs::create_dir_all(&dir)
+                .and_then(|()| (0..).try_for_each(|n| fs::write(dir.join(n.to_string()), [b'x'; 1024])));
+            assert_eq!(code(full), 28, "no space");
+        };
+        std::thread::scope(|scope| (0..3).for_each(|worker| drop(scope.spawn(move || fill(worker)))));
+        let (done, waited) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(fs::remove_dir_all(top)));
+        waited.recv_timeout(Duration::from_secs(100)).expect("it must not hang").unwrap();
+    }
+    volume.umount();
+}
+
+/// When it is unmounted the kernel does not say of each file that it forgets it (generic/488).
+#[test]
+fn many_files_without_names_are_gone_after_umount() {
+    let mut volume = Volume::new();
+    volume.mount();
+    let files: Vec<File> = (0..800)
+        .map(|n| {
+            let path = volume.path(&n.to_string());
+            let file = open(&path);
+            file.write_all_at(b"content", 0).unwrap();
+            fs::remove_file(path).unwrap();
+            file
+        })
+        .collect();
+    drop(files);
+    volume.umount();
+}
+
+/// Set-id bits go when somebody who is not root changes the content, whatever by (generic/683).
+#[test]
+fn set_id_bits_go_with_every_change_of_content() {
+    let mut volume = Volume::new();
+    volume.mount();
+    let path = volume.path("file");
+    let file = open(&path);
+    file.set_len(1 << 16).unwrap();
+    fs::write(volume.path("from"), [1; 1 << 16]).unwrap();
+    let from = File::open(volume.path("from")).unwrap();
+    let as_user = |change: &(dyn Fn() + Sync)| {
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o6777)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Of this thread only.
+                rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(7)).unwrap();
+                change();
+            });
+        });
+        fs::metadata(&path).unwrap().permissions().mode() & 0o7777
+    };
+    assert_eq!(as_user(&|| fallocate(&file, FallocateFlags::empty(), 0, 4096).unwrap()), 0o777);
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    assert_eq!(as_user(&|| fallocate(&file, punch, 0, 4096).unwrap()), 0o777);
+    let copy = || {
+        let copied = rustix::fs::copy_file_range(&from, Some(&mut 0), &file, Some(&mut 0), 1 << 16);
+        assert_eq!(copied.unwrap(), 1 << 16);
+    };
+    assert_eq!(as_user(&copy), 0o777);
+    drop((file, from));
+    volume.umount();
+}
+
+/// Who removes a file sees its space, and can use it, at once (generic/015, generic/371).
+#[test]
+fn the_space_of_a_removed_file_is_there_at_once() {
+    let mut volume = Volume::new();
+    volume.mount();
+    let free = || rustix::fs::statvfs(volume.path("")).unwrap().f_bavail;
+    let before = free();
+    for _ in 0..6 {
+        fs::write(volume.path("large"), vec![7; 150 << 20]).unwrap();
+        fs::remove_file(volume.path("large")).unwrap();
+    }
+    assert!(free() > before - before / 50, "{} of {before}", free());
     volume.umount();
 }

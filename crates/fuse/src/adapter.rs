@@ -8,6 +8,7 @@
 //! "always, and keep what is cached"), so a file that was read once is served by the kernel alone. Changes are in `writer`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use frazil_device::waiting;
 use frazil_posix::write::Front;
@@ -19,6 +20,7 @@ use crate::directory::{self, Demand};
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::node_ids::{FuseId, NodeIds};
+use crate::removals::Removals;
 use crate::reply::{FOR_EVER, NOT_AT_ALL, Reply, Shown};
 use crate::request::{Op, Request, forget_pairs};
 use crate::writer;
@@ -32,6 +34,10 @@ pub(crate) const LONG_BYTES: u32 = 64 << 10;
 
 /// The removal of a file with at least so many 512-byte sectors counts as a wait.
 const LONG_REMOVAL_SECTORS: u64 = 32 << 11;
+
+/// How long the removal of files is waited for by who asks how much space there is, and by who found none.
+const STATFS_WAIT_MAX: Duration = Duration::from_secs(2);
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Name of an attribute of the root directory that is not stored: the process that serves the mount, in decimal.
 pub(crate) const SERVER_XATTR: &str = "frazil.server";
@@ -50,6 +56,7 @@ pub(crate) struct Adapter<F> {
     pub(crate) demand: Demand,
     /// The kernel opens files, and directories, without asking if told so once.
     pub(crate) opens_itself: (bool, bool),
+    removals: Removals,
 }
 
 pub(crate) type Outcome = Result<(), Errno>;
@@ -71,7 +78,8 @@ impl<F: Filesystem> Adapter<F> {
         let names_valid = if folding { NOT_AT_ALL } else { FOR_EVER };
         let shown = Shown { block_bytes: fs.statfs()?.block_bytes, valid: FOR_EVER, names_valid };
         let (ids, demand) = (NodeIds::default(), Demand::default());
-        Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false) })
+        let removals = Removals::default();
+        Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false), removals })
     }
 
     /// Fills in the body of the reply.
@@ -120,7 +128,10 @@ impl<F: Filesystem> Adapter<F> {
             Op::Readdir { offset, size, plus } => {
                 directory::list(self, node, directory::Range { offset, size, plus }, reply)?;
             }
-            Op::Statfs => reply.statfs(&self.fs.statfs()?),
+            Op::Statfs => {
+                self.wait_for_removals(STATFS_WAIT_MAX);
+                reply.statfs(&self.fs.statfs()?);
+            }
             Op::Getxattr { name, size } => self.getxattr(node, name, size, reply)?,
             Op::Listxattr { size } => self.listxattr(node, size, reply)?,
             Op::Seek { offset, whence } => self.seek(node, offset, whence, reply)?,
@@ -130,14 +141,20 @@ impl<F: Filesystem> Adapter<F> {
                     return Err(Errno::INVAL);
                 }
                 reply.ioctl(&delivered);
-                reply.outdates_attributes = changed;
+                reply.outdates = changed.then_some(node);
             }
             Op::Change(Change::Fsync | Change::Syncfs) => match self.fs.writer() {
                 Some(fs) => writer::sync(fs, node, &request.op)?,
                 None => return Err(Errno::NOSYS),
             },
             Op::Change(ref change) => match front {
-                Some(front) => writer::answer(self, front, request, (node, change), reply)?,
+                Some(front) => match writer::answer(self, front, request, (node, change), reply) {
+                    Err(Errno::NOSPC) if self.wait_for_removals(ROOM_WAIT_MAX) => {
+                        reply.clear();
+                        writer::answer(self, front, request, (node, change), reply)?;
+                    }
+                    done => done?,
+                },
                 None => return Err(Errno::NOSYS),
             },
             Op::Release | Op::Destroy => {}
@@ -173,10 +190,23 @@ impl<F: Filesystem> Adapter<F> {
         self.ids.forget(id, lookups);
         let (Some(fs), Some(node)) = (self.fs.writer(), node) else { return };
         let large = |attr: Attr| attr.nlink == 0 && attr.sectors >= LONG_REMOVAL_SECTORS;
-        if fs.getattr(node).is_ok_and(large) {
+        // Before the next request can be read.
+        let _removal = fs.getattr(node).is_ok_and(large).then(|| {
+            let removal = self.removals.begin();
             waiting::about_to_wait();
-        }
+            removal
+        });
         fs.release(node, lookups);
+    }
+
+    /// Waits until what is being removed is gone, but not for ever. Whether there was anything.
+    fn wait_for_removals(&self, longest: Duration) -> bool {
+        let any = self.removals.any();
+        if any {
+            waiting::about_to_wait();
+            self.removals.wait(longest);
+        }
+        any
     }
 
     /// "." and ".." are asked for by the kernel's NFS server only, which finds an object again by its number.

@@ -14,6 +14,7 @@ impl Errno {
     pub(crate) const INTR: Errno = Errno(Code::INTR);
     pub(crate) const INVAL: Errno = Errno(Code::INVAL);
     pub(crate) const IO: Errno = Errno(Code::IO);
+    pub(crate) const NOSPC: Errno = Errno(Code::NOSPC);
     /// The kernel does not ask for this operation again.
     pub(crate) const NOSYS: Errno = Errno(Code::NOSYS);
     pub(crate) const NOTTY: Errno = Errno(Code::NOTTY);

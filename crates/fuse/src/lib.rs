@@ -54,6 +54,7 @@ mod node_ids;
 mod notify;
 mod parked;
 mod remount;
+mod removals;
 mod reply;
 mod request;
 mod session;

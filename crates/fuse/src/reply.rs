@@ -4,7 +4,7 @@
 //! the kernel in one `write`, and file data are read straight into the place they are sent from. Layouts are those of
 //! linux/fuse.h; the tests over a real mount tell whether the kernel agrees.
 
-use frazil_posix::{Attr, FileType, FsStat, Timestamp};
+use frazil_posix::{Attr, FileType, FsStat, NodeId, Timestamp};
 
 use crate::errno::Errno;
 use crate::node_ids::FuseId;
@@ -40,19 +40,19 @@ pub(crate) struct Reply {
     bytes: Vec<u8>,
     /// Where the body ends.
     end: usize,
-    /// The attributes that the kernel has of the object are not true any more, which it does not expect of this request.
-    pub(crate) outdates_attributes: bool,
+    /// Of this object the kernel's attributes are not true any more, which it does not expect of this request.
+    pub(crate) outdates: Option<NodeId>,
 }
 
 impl Reply {
     pub(crate) fn new() -> Reply {
-        Reply { bytes: vec![0; 4096], end: HEADER_BYTES, outdates_attributes: false }
+        Reply { bytes: vec![0; 4096], end: HEADER_BYTES, outdates: None }
     }
 
     /// Forgets the body.
     pub(crate) fn clear(&mut self) {
         self.end = HEADER_BYTES;
-        self.outdates_attributes = false;
+        self.outdates = None;
     }
 
     /// Bytes of body so far.

@@ -301,9 +301,7 @@ impl<F: Filesystem> Session<F> {
             _ => 0,
         };
         self.stats.end(&begun, seat.waits_from.take(), outcome.map(|()| bytes).map_err(drop));
-        if reply.outdates_attributes
-            && let Some(node) = self.adapter.ids.node(request.node)
-        {
+        if let Some(node) = reply.outdates {
             self.notify(&Notice::Attributes(node));
         }
         if seat.reading.get() || self.in_flight.claim(request.unique) {

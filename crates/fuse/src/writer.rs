@@ -7,7 +7,8 @@
 //! subvolumes) and what follows from who asks (owner and group of what is new, set-id bits that go). For that the user and group in the
 //! request are enough, but where a set-group-id bit depends on other groups of the caller; only then they are looked up in `/proc`.
 //!
-//! Set-id bits and capabilities go when the kernel says so (`HANDLE_KILLPRIV_V2`), since only it knows what the caller may.
+//! Set-id bits and capabilities go when the kernel says so (`HANDLE_KILLPRIV_V2`), since only it knows what the caller may. Of `fallocate` and
+//! copies it does not say; there they go unless root asks.
 //!
 //! # What the kernel caches
 //!
@@ -186,7 +187,7 @@ pub(crate) fn answer<F: Filesystem>(
             }
             let kill = flags & WRITE_KILL != 0;
             // Of a direct write the kernel does not know that it changes the mode.
-            reply.outdates_attributes = kill && fs.getattr(node)?.perm & SET_ID != 0;
+            reply.outdates = set_id_goes(fs, node, kill)?;
             let written = fs.write(node, offset, data, &who.killing(kill));
             // No longer than the data, which is at most a mebibyte.
             reply.written(written.map_err(of_content)? as u32);
@@ -205,16 +206,25 @@ pub(crate) fn answer<F: Filesystem>(
         Change::Fallocate { offset, len, mode } => {
             waiting::about_to_wait();
             let range = offset..offset.checked_add(len).ok_or(Errno::FBIG)?;
-            fs.allocate(node, range, fallocate_mode(mode)?, &who.allowed()).map_err(of_content)?;
+            reply.outdates = set_id_goes(fs, node, who.uid != 0)?;
+            let as_whom = who.killing(who.uid != 0);
+            fs.allocate(node, range, fallocate_mode(mode)?, &as_whom).map_err(of_content)?;
         }
         Change::Copy(copy) => {
             waiting::about_to_wait();
-            reply.written(share(fs, node, there(copy.to)?, &copy, who)?);
+            let to = there(copy.to)?;
+            reply.outdates = set_id_goes(fs, to, who.uid != 0)?;
+            reply.written(share(fs, node, to, &copy, who)?);
         }
         // See `sync`.
         Change::Fsync | Change::Syncfs => {}
     }
     Ok(())
+}
+
+/// The file, if it has set-id bits that a change of its content takes away.
+fn set_id_goes(fs: &WriteFs, node: NodeId, kill: bool) -> Result<Option<NodeId>, Errno> {
+    Ok((kill && fs.getattr(node)?.perm & SET_ID != 0).then_some(node))
 }
 
 fn perm(mode: u32) -> u16 {
@@ -325,7 +335,8 @@ fn share(fs: &Front<'_>, from: NodeId, to: NodeId, copy: &Copy, who: Who) -> Res
     if len == 0 || !copy.offset.is_multiple_of(block) || !copy.to_offset.is_multiple_of(block) {
         return Err(Errno::OPNOTSUPP);
     }
-    let shared = fs.clone_range(from, copy.offset..copy.offset + len, to, copy.to_offset, &who.allowed());
+    let shared =
+        fs.clone_range(from, copy.offset..copy.offset + len, to, copy.to_offset, &who.killing(who.uid != 0));
     match shared {
         Ok(len) => Ok(len as u32),
         // Within one file, ranges that overlap.

@@ -15,8 +15,12 @@ pub(crate) struct Volume {
 
 impl Volume {
     pub(crate) fn new() -> Volume {
+        Volume::of_size("256M")
+    }
+
+    pub(crate) fn of_size(size: &str) -> Volume {
         let volume = Volume { files: tempfile::tempdir().unwrap(), server: None };
-        checked(frazil(["format", "--size", "256M", volume.image().to_str().unwrap()]));
+        checked(frazil(["format", "--size", size, volume.image().to_str().unwrap()]));
         fs::create_dir(volume.path("")).unwrap();
         volume
     }
