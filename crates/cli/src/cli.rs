@@ -10,8 +10,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    cat, completions, export, format, fsck, import, list, list_journal, ls, mount, show_super, stat, status,
-    subvolume, sync, top, tree, usage,
+    cat, completions, export, format, freeze, fsck, import, list, list_journal, ls, mount, show_super, stat,
+    status, subvolume, sync, top, tree, usage,
 };
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
@@ -25,6 +25,9 @@ Use a volume:
   mount          Mount it, read-only for now
   umount         Unmount it
   sync           Make everything durable that was done to it
+  freeze         Freeze it: clean on its devices while you copy them; who changes something waits
+  thaw           Thaw it
+  shutdown       Stop it for good, as after an error
   subvolume      Make, delete and list its subvolumes and snapshots
   status         How it is: space, journal, what waits
   top            What it is doing, again and again
@@ -54,6 +57,7 @@ Examples:
   frazil format --size 1G disk.img
   frazil format --size 4G --source rootfs/ disk.img
   frazil mount -o ro /dev/sdb1 /mnt
+  frazil freeze /mnt --hold -- lvcreate -s -n snap vg/data
   frazil show-super /dev/sdb1
   frazil cat /dev/sdb1 /etc/fstab
   frazil export /dev/sdb1:/dev/sdc1 /home | tar x --xattrs -C /mnt/rescued
@@ -90,6 +94,9 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(mount::UmountArgs),
     Sync(sync::Args),
+    Freeze(freeze::FreezeArgs),
+    Thaw(freeze::ThawArgs),
+    Shutdown(freeze::ShutdownArgs),
     Subvolume(subvolume::Args),
     Status(status::Args),
     Top(top::Args),

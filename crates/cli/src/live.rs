@@ -37,6 +37,11 @@ impl Live {
         self.client.ask(request).map_err(|error| self.explain(&self.mount.mount_point, &error))
     }
 
+    /// Asks, and leaves it to the caller to explain a failure.
+    pub(crate) fn call<D: DeserializeOwned>(&mut self, request: &Request) -> Result<D, CallError> {
+        self.client.ask(request)
+    }
+
     /// Asks about something at a path.
     pub(crate) fn ask_about<D: DeserializeOwned>(
         &mut self,

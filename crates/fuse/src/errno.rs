@@ -39,6 +39,12 @@ impl fmt::Debug for Errno {
     }
 }
 
+impl From<Code> for Errno {
+    fn from(code: Code) -> Errno {
+        Errno(code)
+    }
+}
+
 impl From<&Error> for Errno {
     fn from(error: &Error) -> Errno {
         Errno(match error {

@@ -23,6 +23,7 @@ use rustix::io::Errno as Code;
 
 use crate::adapter::{Adapter, Answer, READ_BYTES_MAX};
 use crate::change::Change;
+use crate::control::ioctl;
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::interrupts::InFlight;
@@ -281,7 +282,7 @@ impl<F: Filesystem> Session<F> {
         seat.request.set((request.unique, request.pid, kind));
         let begun = self.stats.begin(kind);
         // A panic must not take the turn with it, which would stop the mount, nor leave the caller waiting.
-        let answer = AssertUnwindSafe(|| self.adapter.answer(&request, reply));
+        let answer = AssertUnwindSafe(|| self.answer(&request, reply));
         let outcome = match catch_unwind(answer).unwrap_or(Answer::Reply(Err(Errno::IO))) {
             Answer::Reply(outcome) => outcome,
             Answer::Nothing => {
@@ -308,6 +309,19 @@ impl<F: Filesystem> Session<F> {
             self.send(request.unique, outcome, reply);
         }
         Handled::Done
+    }
+
+    /// Fills in the body of the reply.
+    fn answer(&self, request: &Request<'_>, reply: &mut Reply) -> Answer {
+        match request.op {
+            Op::Ioctl { command, input, .. } if ioctl::is_one(command) => {
+                waiting::about_to_wait();
+                let delivered = ioctl::run(&self.lifecycle, (command, input), (request.uid, request.pid));
+                // There is as much room for it as the number says.
+                Answer::Reply(delivered.map(|delivered| reply.ioctl(&delivered)))
+            }
+            _ => self.adapter.answer(request, reply),
+        }
     }
 
     fn send(&self, unique: Unique, outcome: Result<(), Errno>, reply: &mut Reply) {

@@ -4,6 +4,7 @@ pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod export;
 pub(crate) mod format;
+pub(crate) mod freeze;
 pub(crate) mod fsck;
 pub(crate) mod import;
 pub(crate) mod list;
@@ -41,6 +42,9 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Umount(args) => mount::umount(&args),
         Command::Import(args) => import::run(&args),
         Command::Sync(args) => sync::run(&args),
+        Command::Freeze(args) => freeze::freeze(&args, &mut out),
+        Command::Thaw(args) => freeze::thaw(&args),
+        Command::Shutdown(args) => freeze::shutdown(&args),
         Command::Status(args) => status::run(&args, &mut out),
         Command::Top(args) => top::run(&args, &mut out),
         Command::Usage(args) => usage::run(&args, &mut out),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use frazil_fuse::control::{JournalReport, Request, StatusReport, WaitingReport};
+use frazil_fuse::control::{CountReport, JournalReport, Request, StatusReport, WaitingReport};
 
 use super::{Out, json_line};
 use crate::format::{Shown, Size, Span, parse_seconds};
@@ -17,7 +17,8 @@ use crate::stop::{Done, Outcome, Stop};
 #[command(after_help = "\
 It works whatever the volume is doing: nothing is asked of the filesystem itself.
 
-JSON fields: mount (pid, uid, version, read_only, age_ns), volume (uuid, label, space in bytes), journal (seq, seq_ondisk, flushed_seq,
+JSON fields: mount (pid, uid, version, read_only, age_ns), lifecycle (state, read_only, since_ns, stage, holders: token, who, age_ns, left_ns;
+under_way, blocked, to_write: name, count; error), volume (uuid, label, space in bytes), journal (seq, seq_ondisk, flushed_seq,
 last_seq, entries, waiters, under_pressure, waiting_for_device_space, halted, free: now, after discards, after a flush; size,
 pinned_entries, pins, writes: with and without flush; bytes_written, waits), engine (dirty_nodes, buffered_keys), operations (name, count,
 failed, bytes, latencies: how many took 2^i to 2^(i+1) ns), waiting (name, pid, waits_ns), waiting_count. More may be added.
@@ -63,6 +64,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
 
 fn show(live: &Live, status: &StatusReport, out: &mut Out) -> Result<(), Stop> {
     head(live, status, out)?;
+    life(status, out)?;
     if let Some(volume) = &status.volume {
         let label = volume.label.as_ref().map(|label| format!(" {}", Shown(label.as_bytes())));
         writeln!(out, "volume    {}{}", volume.uuid, label.unwrap_or_default())?;
@@ -72,6 +74,38 @@ fn show(live: &Live, status: &StatusReport, out: &mut Out) -> Result<(), Stop> {
         show_journal(journal, out)?;
     }
     behind(status, out)
+}
+
+/// Whether it can be changed, and who keeps it from that.
+pub(super) fn life(status: &StatusReport, out: &mut Out) -> Result<(), Stop> {
+    let life = &status.lifecycle;
+    let stage = life.stage.as_ref().map(|stage| format!(": {stage}")).unwrap_or_default();
+    writeln!(out, "state     {} for {}{stage}", life.state, Span(life.since_ns))?;
+    for holder in &life.holders {
+        let left = match holder.left_ns {
+            Some(left) => format!("{} left", Span(left)),
+            None => "until it thaws".to_owned(),
+        };
+        let who = Shown(holder.who.as_bytes());
+        writeln!(out, "holder    {} {who}: for {}, {left}", holder.token, Span(holder.age_ns))?;
+    }
+    for (what, counts) in [("under way", &life.under_way), ("blocked", &life.blocked)] {
+        if life.state != "read-write" && !counts.is_empty() {
+            writeln!(out, "{what:9} {}", list_of(counts))?;
+        }
+    }
+    if life.stage.is_some() && !life.to_write.is_empty() {
+        writeln!(out, "to write  {}", list_of(&life.to_write))?;
+    }
+    if let Some(error) = &life.error {
+        writeln!(out, "error     {}", Shown(error.as_bytes()))?;
+    }
+    Ok(())
+}
+
+fn list_of(counts: &[CountReport]) -> String {
+    let all: Vec<String> = counts.iter().map(|of| format!("{} {}", of.count, of.name)).collect();
+    all.join(", ")
 }
 
 /// Which mount it is.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use frazil_fuse::control::{JournalReport, LATENCY_CLASSES, OperationReport, Request, StatusReport};
 
 use super::Out;
-use super::status::{behind, head, space, trouble};
+use super::status::{behind, head, life, space, trouble};
 use crate::format::{Size, Span, parse_seconds};
 use crate::live::Live;
 use crate::stop::{Done, Outcome, Stop};
@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Outcome {
 fn show(live: &Live, before: &StatusReport, now: &StatusReport, out: &mut Out) -> Result<(), Stop> {
     let seconds = now.mount.age_ns.saturating_sub(before.mount.age_ns) as f64 / 1e9;
     head(live, now, out)?;
+    life(now, out)?;
     space(now, out)?;
     if let (Some(before), Some(now)) = (&before.journal, &now.journal) {
         journal(before, now, seconds, out)?;

@@ -3,8 +3,10 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use frazil_device::mounts::Mount;
+use frazil_device::mounts::{self, Mount};
 use rustix::net::sockopt::socket_peercred;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -46,6 +48,16 @@ impl CallError {
     }
 }
 
+/// How long a mount may take from its place in the mount table to its socket.
+const START_MAX: Duration = Duration::from_secs(2);
+/// Pause between attempts meanwhile.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Whether the mount is still in the table.
+fn is_there(mount: &Mount) -> bool {
+    mounts::at(&mount.mount_point).is_some_and(|at| at.number == mount.number)
+}
+
 /// A connection to the process that serves a mount.
 #[derive(Debug)]
 pub struct Client {
@@ -62,12 +74,18 @@ impl Client {
     pub fn connect(mount: &Mount) -> Result<Client, CallError> {
         let at = mount.mount_point.display().to_string();
         let address = SocketAddr::from_abstract_name(socket_name(&mount.number));
-        let stream = match address.and_then(|address| UnixStream::connect_addr(&address)) {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return Err(CallError::NotListening(at));
+        let address = address.map_err(|e| CallError::Io(at.clone(), e))?;
+        let deadline = Instant::now() + START_MAX;
+        let stream = loop {
+            match UnixStream::connect_addr(&address) {
+                Ok(stream) => break stream,
+                Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => {
+                    return Err(CallError::Io(at, error));
+                }
+                // It is in the mount table before it can be asked.
+                Err(_) if Instant::now() < deadline && is_there(mount) => thread::sleep(PAUSE),
+                Err(_) => return Err(CallError::NotListening(at)),
             }
-            Err(error) => return Err(CallError::Io(at, error)),
         };
         let peer = socket_peercred(&stream).map_err(|e| CallError::Io(at.clone(), e.into()))?.uid;
         if !peer.is_root() && mount.user != Some(peer.as_raw()) {

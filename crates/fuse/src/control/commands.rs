@@ -7,7 +7,8 @@
 //! Whether the caller may write to the directory the client has asked the kernel; who may use this socket may also write to the
 //! devices, so nothing depends on that being the truth.
 
-use std::sync::Weak;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use frazil_ondisk::units::SubvolId;
@@ -18,9 +19,12 @@ use rustix::io::Errno as Code;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::freeze::{self, Bound, Holds, Wish};
 use super::protocol::{Bytes, Failure, Request, SubvolumeReport};
 use super::server::{Commands, Peer, TakePart};
-use super::status::{self, EngineReport, JournalReport, MountReport, StatusReport, VolumeReport};
+use super::status::{
+    self, EngineReport, JournalReport, LifecycleReport, MountReport, StatusReport, VolumeReport,
+};
 use super::usage::UsageReport;
 use super::write_back;
 use crate::filesystem::Filesystem;
@@ -35,22 +39,23 @@ pub(crate) struct MountCommands<F> {
     /// Weak, so that a connection that does nothing keeps nobody from unmounting.
     session: Weak<Session<F>>,
     since: Instant,
+    holds: Holds,
 }
 
 impl<F: Filesystem> MountCommands<F> {
     pub(crate) fn new(session: Weak<Session<F>>) -> MountCommands<F> {
-        MountCommands { session, since: Instant::now() }
+        MountCommands { session, since: Instant::now(), holds: Holds::default() }
     }
 }
 
 impl<F: Filesystem> Commands for MountCommands<F> {
-    type Held = ();
+    type Held = Bound;
 
     fn run(
         &self,
         request: Request,
-        peer: Peer,
-        (): &mut (),
+        (peer, client): (Peer, &UnixStream),
+        bound: &mut Bound,
         part: &mut TakePart<'_>,
     ) -> Result<Value, Failure> {
         let session = self.session.upgrade();
@@ -89,6 +94,30 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                 tell_of_name(&session, dir, name);
                 value(&report_of(fs, made.node.subvol)?)
             }
+            Request::Freeze { who, bound: binds, share, hold_ms, drain_ms } => {
+                let who = format!("{who}, process {} of user {}", peer.pid, peer.uid);
+                let [hold_for, give_up_after] =
+                    [hold_ms, drain_ms].map(|millis| millis.map(Duration::from_millis));
+                let wish = Wish { who, bound: binds, share, hold_for, give_up_after };
+                let lifecycle = Arc::clone(session.lifecycle());
+                // Whoever waits for it to be frozen must not keep anybody from unmounting.
+                drop(session);
+                value(&self.holds.freeze(&lifecycle, wish, bound, client)?)
+            }
+            Request::Thaw { token } => {
+                self.holds.thaw(session.lifecycle(), token.as_deref(), bound)?;
+                Ok(Value::Null)
+            }
+            Request::ThawAll => {
+                freeze::thaw_all(session.lifecycle())?;
+                tracing::warn!("process {} of user {} has thawed it by force", peer.pid, peer.uid);
+                Ok(Value::Null)
+            }
+            Request::Shutdown { mode } => {
+                tracing::warn!("process {} of user {} shuts it down ({mode:?})", peer.pid, peer.uid);
+                freeze::shutdown(session.lifecycle(), mode)?;
+                Ok(Value::Null)
+            }
             Request::DeleteSubvolume { path } => {
                 let (dir, name) = place(fs, &path)?;
                 let subvol = fs.lookup(dir, name)?.node.subvol;
@@ -102,8 +131,8 @@ impl<F: Filesystem> Commands for MountCommands<F> {
         }
     }
 
-    fn holds((): &()) -> bool {
-        false
+    fn holds(bound: &Bound) -> bool {
+        !bound.is_empty()
     }
 }
 
@@ -125,6 +154,7 @@ impl<F: Filesystem> MountCommands<F> {
         Ok(StatusReport {
             mount: MountReport::of_this_process(live.is_none(), self.since),
             volume,
+            lifecycle: LifecycleReport::of(session.lifecycle().status(), &self.holds),
             journal: live.map(|live| JournalReport::of(&live.journal().status())),
             engine: live.map(EngineReport::of),
             operations: status::operations(session.stats()),

@@ -29,12 +29,16 @@
 //! | requests, answers, limits | `protocol.rs` |
 //! | accepting, credentials, the end | `server.rs` |
 //! | what a request does | `commands.rs` |
+//! | who holds a volume frozen | `freeze.rs` |
+//! | the same by `ioctl` on an open file | `ioctl.rs` |
 //! | asking | `client.rs` |
 //! | how what is dirty in the kernel gets here for certain | `write_back.rs` |
 //! | what `status` and `usage` report | `status.rs`, `usage.rs` |
 
 mod client;
 pub(crate) mod commands;
+pub(crate) mod freeze;
+pub(crate) mod ioctl;
 mod locate;
 mod protocol;
 pub(crate) mod server;
@@ -44,10 +48,10 @@ mod write_back;
 
 pub use client::{CallError, Client};
 pub use locate::{Inside, LocateError, locate, locate_inside};
-pub use protocol::{Bytes, Failure, Mark, Request, SubvolumeReport};
+pub use protocol::{Bytes, Failure, HoldReport, Mark, Request, ShutdownMode, SubvolumeReport};
 pub use status::{
-    EngineReport, JournalReport, LATENCY_CLASSES, MountReport, OperationReport, PinReport, SpaceReport,
-    StatusReport, VolumeReport, WaitingReport,
+    CountReport, EngineReport, HolderReport, JournalReport, LATENCY_CLASSES, LifecycleReport, MountReport,
+    OperationReport, PinReport, SpaceReport, StatusReport, VolumeReport, WaitingReport,
 };
 pub use usage::{BtreeUse, CompressionUse, DeviceReport, DeviceUse, ReplicasUse, UsageReport};
 pub use write_back::write_back;

@@ -84,6 +84,50 @@ pub enum Request {
         /// Whether it can be changed.
         read_only: bool,
     },
+    /// Freeze the volume, or join those who have; answered when it is frozen: [`HoldReport`].
+    Freeze {
+        /// For whom, as it is shown.
+        who: String,
+        /// Whether the hold ends with this connection.
+        bound: bool,
+        /// Whether others may hold it already.
+        share: bool,
+        /// How long it is held at most, from when it is frozen.
+        hold_ms: Option<u64>,
+        /// How long it may take to be frozen.
+        drain_ms: Option<u64>,
+    },
+    /// End a hold.
+    Thaw {
+        /// Which: the token of a [`HoldReport`]; without, the only one that was made by a connection that did not bind it.
+        token: Option<String>,
+    },
+    /// End all holds, whoever has them.
+    ThawAll,
+    /// Stop the volume for good: nothing is written after the answer.
+    Shutdown {
+        /// What is made durable before.
+        mode: ShutdownMode,
+    },
+}
+
+/// What a shutdown makes durable.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum ShutdownMode {
+    /// Everything that was done.
+    Default,
+    /// What the journal has.
+    LogFlush,
+    /// Nothing, as a power cut.
+    NoLogFlush,
+}
+
+/// A hold on a frozen volume.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct HoldReport {
+    /// By which it can be ended.
+    pub token: String,
 }
 
 /// How many requests have come, and how many are being answered.

@@ -39,11 +39,11 @@ pub(crate) trait Commands: Send + Sync + 'static {
     /// What a connection holds; dropping it gives that back.
     type Held: Default + Send;
 
-    /// Does what is asked for. May wait.
+    /// Does what is asked for by whoever is at the other end of the stream. May wait.
     fn run(
         &self,
         request: Request,
-        peer: Peer,
+        from: (Peer, &UnixStream),
         held: &mut Self::Held,
         part: &mut TakePart<'_>,
     ) -> Result<Value, Failure>;
@@ -177,7 +177,7 @@ fn converse<C: Commands>(stream: &UnixStream, peer: Peer, commands: &C) -> io::R
         }
         let done = decode(&line).and_then(|request| {
             let mut part = |value| say(stream, &Answer::<Value, ()>::Part(value));
-            commands.run(request, peer, &mut held, &mut part)
+            commands.run(request, (peer, stream), &mut held, &mut part)
         });
         match done {
             Ok(done) => say(stream, &Answer::<(), Value>::Done(done))?,
@@ -230,7 +230,7 @@ mod tests {
         fn run(
             &self,
             request: Request,
-            _: Peer,
+            _: (Peer, &UnixStream),
             held: &mut Held,
             part: &mut TakePart<'_>,
         ) -> Result<Value, Failure> {

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use frazil_journal::engine::{Grade, PinClass, Status};
 use frazil_ondisk::superblock::Superblock;
 use frazil_volume::Usage;
+use frazil_volume::lifecycle;
 use frazil_volume::write::Live;
 use serde::{Deserialize, Serialize};
 
+use super::freeze::Holds;
 use super::usage::bytes;
 use crate::interrupts::Waiter;
 use crate::stats::{CLASSES, Counted, Stats};
@@ -30,6 +32,8 @@ pub struct StatusReport {
     pub journal: Option<JournalReport>,
     /// What waits to be written back, if the volume is being written.
     pub engine: Option<EngineReport>,
+    /// Whether it can be changed, and who keeps it from that.
+    pub lifecycle: LifecycleReport,
     /// The requests of the kernel so far, by kind.
     pub operations: Vec<OperationReport>,
     /// The requests that wait for something at the moment, longest first; not more than 32 of them.
@@ -51,6 +55,51 @@ pub struct MountReport {
     pub read_only: bool,
     /// Time since it was mounted, in nanoseconds.
     pub age_ns: u64,
+}
+
+/// Whether a volume can be changed, and who keeps it from that (spec 70 §7.2).
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct LifecycleReport {
+    /// In words: `read-write`, `freezing`, `frozen`, …
+    pub state: String,
+    /// Nothing can be changed until it is mounted anew, or remounted.
+    pub read_only: bool,
+    /// How long it has been so, in nanoseconds.
+    pub since_ns: u64,
+    /// What is waited for on the way to rest.
+    pub stage: Option<String>,
+    /// Who keeps it frozen.
+    pub holders: Vec<HolderReport>,
+    /// Operations under way, by kind.
+    pub under_way: Vec<CountReport>,
+    /// Threads that wait until it can be changed, by kind; requests of the kernel are in `waiting`.
+    pub blocked: Vec<CountReport>,
+    /// What is to be written back before it is frozen, by kind.
+    pub to_write: Vec<CountReport>,
+    /// The first error: why nothing is written any more.
+    pub error: Option<String>,
+}
+
+/// Who keeps a volume frozen.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct HolderReport {
+    /// By which it can be thawed.
+    pub token: String,
+    /// Who it is.
+    pub who: String,
+    /// For how long already, in nanoseconds.
+    pub age_ns: u64,
+    /// For how long at most, in nanoseconds.
+    pub left_ns: Option<u64>,
+}
+
+/// How many of a kind.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct CountReport {
+    /// The kind.
+    pub name: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// A volume.
@@ -180,6 +229,32 @@ impl MountReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             read_only,
             age_ns: nanos(since.elapsed()),
+        }
+    }
+}
+
+impl LifecycleReport {
+    pub(crate) fn of(status: lifecycle::Status, holds: &Holds) -> LifecycleReport {
+        let count = |name: &str, count: u64| CountReport { name: name.to_owned(), count };
+        let counts = |counts: Vec<(&'static str, u32)>| {
+            counts.into_iter().map(|(name, number)| count(name, number.into())).collect()
+        };
+        let holder = |holder: lifecycle::HolderStatus| HolderReport {
+            token: holds.token(holder.id),
+            who: holder.who,
+            age_ns: nanos(holder.age),
+            left_ns: holder.left.map(nanos),
+        };
+        LifecycleReport {
+            state: status.state.to_owned(),
+            read_only: status.read_only,
+            since_ns: nanos(status.since),
+            stage: status.stage.map(str::to_owned),
+            holders: status.holders.into_iter().map(holder).collect(),
+            under_way: counts(status.inside),
+            blocked: counts(status.blocked),
+            to_write: status.dirt.into_iter().map(|(name, number)| count(name, number)).collect(),
+            error: status.reason,
         }
     }
 }
