@@ -26,7 +26,7 @@
 //! | a file as JSON | `entry.rs` |
 //! | how sizes, times and names are printed | `format.rs` |
 //! | what a listing knows beside the key | `context.rs` |
-//! | what mount(8) calls for a line of `/etc/fstab` | `commands/mount/helper.rs` |
+//! | what mount(8) and umount(8) call, as for a line of `/etc/fstab` | `commands/mount/helper.rs` |
 
 #![forbid(unsafe_code)]
 
@@ -50,8 +50,14 @@ use commands::mount::helper;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if helper::is_called_by_mount(&arguments) {
+    if helper::is_called_by_umount(&arguments) {
         return match helper::parse(arguments) {
+            Ok(called) => stop::exit_code(helper::umount(called)),
+            Err(code) => ExitCode::from(code),
+        };
+    }
+    if helper::is_called_by_mount(&arguments) {
+        return match helper::parse::<helper::Helper>(arguments) {
             Ok(called) => {
                 say::start_log(called.verbose, true);
                 stop::exit_code(helper::run(called))

@@ -506,3 +506,30 @@ fn the_space_of_a_removed_file_is_there_at_once() {
     assert!(free() > before - before / 50, "{} of {before}", free());
     volume.umount();
 }
+
+/// What umount(8) runs: the program under another name. It returns when the volume is clean.
+#[test]
+fn umount_can_call_it() {
+    let mut volume = Volume::new();
+    let links = tempfile::tempdir().unwrap();
+    let helper = links.path().join("umount.fuse.frazil");
+    symlink(env!("CARGO_BIN_EXE_frazil"), &helper).unwrap();
+    let dir = volume.path("");
+    let umount = |options: &[&str]| {
+        let mut command = std::process::Command::new(&helper);
+        command.arg(&dir).args(options).output().unwrap()
+    };
+    assert!(errors(&umount(&["-n"])).contains("is not a frazil mount"));
+    volume.mount();
+    fs::write(volume.path("file"), "content").unwrap();
+    let used = File::open(volume.path("file")).unwrap();
+    let busy = umount(&["-n", "-t", "fuse.frazil"]);
+    assert!(!busy.status.success() && errors(&busy).contains("in use"));
+    drop(used);
+    let done = umount(&["-n", "-t", "fuse.frazil"]);
+    assert!(done.status.success(), "{}", errors(&done));
+    volume.assert_right();
+    volume.mount();
+    assert!(umount(&["-l"]).status.success());
+    assert!(!volume.is_mounted());
+}

@@ -3,15 +3,22 @@
 //! The kernel then turns changes away; the process that serves goes on as it was started, and marks the volume clean when it is unmounted.
 //! So only a mount that was started writable can become so again.
 
-use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use frazil_device::mounts;
+use rustix::io::Errno as Code;
 use rustix::process::Pid;
 
 use crate::attach::{FS_TYPE, Options};
 use crate::error::Error;
 use crate::mount::{devices_of, server_of};
+
+/// How long a mount that is in use is tried again. The kernel closes files behind the back of who closed them; until then a removed file counts as
+/// one that may be written.
+const BUSY_MAX: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The access mode in the flags of an open file, as `/proc/PID/fdinfo` shows them in octal: not only for reading.
 const ACCESS_WRITES: u32 = 0o3;
@@ -27,8 +34,13 @@ pub fn remount(dir: &Path, options: &Options) -> Result<(), Error> {
     if !options.read_only && !server_of(&canonical).is_some_and(|pid| writes_to(pid, &mount.source)) {
         return Err(Error::ServedReadOnly(canonical));
     }
-    rustix::mount::mount_remount(&canonical, options.flags(), c"")
-        .map_err(|err| Error::system("remount", &canonical, err))
+    let deadline = Instant::now() + BUSY_MAX;
+    loop {
+        match rustix::mount::mount_remount(&canonical, options.flags(), c"") {
+            Err(Code::BUSY) if Instant::now() < deadline => thread::sleep(PAUSE),
+            done => return done.map_err(|err| Error::system("remount", &canonical, err)),
+        }
+    }
 }
 
 /// Whether the process has one of the devices open for writing.
