@@ -26,6 +26,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
 
+use crate::control::write_back::Traffic;
 use crate::error::Error;
 
 /// Type of our mounts in the mount table.
@@ -264,15 +265,16 @@ pub(crate) fn raise_readahead(dir: &Path, kib: u32) {
 /// How pages of mapped files are written that the kernel keeps: as anybody would, by opening the directory and asking for it. The thread that asks may hang
 /// (a page may be locked by a write that waits for the thaw), so it is left behind after a while; what it did not get to is as if it had
 /// been changed after the freeze.
-pub(crate) fn sync_pages(dir: &Path) -> SyncPages {
+pub(crate) fn sync_pages(dir: &Path, traffic: Traffic) -> SyncPages {
     let dir = dir.to_path_buf();
     Arc::new(move |wanted| {
         let (done, finished) = channel();
-        let dir = dir.clone();
+        let (dir, traffic) = (dir.clone(), traffic.clone());
         let started = thread::Builder::new().name("frazil-sync".into()).spawn(move || {
             if let Ok(root) = File::open(dir) {
                 // An error is told to who made the pages dirty.
-                let _ = rustix::fs::syncfs(root);
+                let _ = rustix::fs::syncfs(&root);
+                traffic.settle(&root, SYNC_PAGES_MAX);
             }
             // Nobody waits any more if it took too long.
             let _ = done.send(());

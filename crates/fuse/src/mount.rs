@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use frazil_device::mounts;
-use frazil_volume::lifecycle::Lifecycle;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
@@ -27,6 +26,7 @@ use crate::adapter::{Adapter, SERVER_XATTR};
 use crate::attach::{self, Detach, FS_TYPE, Options};
 use crate::control::commands::MountCommands;
 use crate::control::server::Server;
+use crate::control::write_back::Traffic;
 use crate::daemon::Ready;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
@@ -68,7 +68,7 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
         Ok((ended, session)) => {
             attach::raise_readahead(&place.dir, READAHEAD_KIB);
             if let Some(session) = session.upgrade() {
-                follow(session.lifecycle(), &place.dir, options);
+                follow(&session, &place.dir, options);
             }
             let control = control(&place, MountCommands::new(session));
             Ok(Mount { place, ended, control })
@@ -82,8 +82,9 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
 }
 
 /// Has the mount show whether the volume can be changed, and has a freeze get the pages that the kernel keeps for it.
-fn follow(lifecycle: &Arc<Lifecycle>, dir: &Path, options: &Options) {
-    lifecycle.set_sync_pages(attach::sync_pages(dir));
+fn follow<F: Filesystem>(session: &Session<F>, dir: &Path, options: &Options) {
+    let lifecycle = session.lifecycle();
+    lifecycle.set_sync_pages(attach::sync_pages(dir, Traffic::of(session)));
     let (shown, about) = (Mutex::new(options.read_only), Arc::downgrade(lifecycle));
     let (dir, options) = (dir.to_path_buf(), options.clone());
     lifecycle.on_change(move || {

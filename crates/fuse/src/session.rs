@@ -98,10 +98,10 @@ pub(crate) struct Session<F> {
     device: File,
     adapter: Adapter<F>,
     turn: Turn,
-    in_flight: InFlight,
+    in_flight: Arc<InFlight>,
     parked: Parked,
     lifecycle: Arc<Lifecycle>,
-    stats: Stats,
+    stats: Arc<Stats>,
 }
 
 /// Tells when a session is over.
@@ -136,10 +136,10 @@ impl<F: Filesystem> Session<F> {
             device,
             adapter,
             turn: Turn::new(),
-            in_flight: InFlight::default(),
+            in_flight: Arc::default(),
             parked: Parked::default(),
             lifecycle,
-            stats: Stats::default(),
+            stats: Arc::default(),
         });
         let watchable = Arc::downgrade(&session);
         let parking = watchable.clone();
@@ -166,12 +166,12 @@ impl<F: Filesystem> Session<F> {
     }
 
     /// What was asked for so far.
-    pub(crate) fn stats(&self) -> &Stats {
+    pub(crate) fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
 
     /// The requests that wait.
-    pub(crate) fn in_flight(&self) -> &InFlight {
+    pub(crate) fn in_flight(&self) -> &Arc<InFlight> {
         &self.in_flight
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::change::Change;
 use crate::request::Op;
+use crate::writer::WRITE_CACHE;
 
 /// One in so many quick requests is timed. A power of two.
 const SAMPLE: u64 = 8;
@@ -60,6 +61,7 @@ kinds! {
     Rmdir "rmdir"
     Rename "rename"
     Write "write"
+    WriteBack "write-back"
     Setxattr "setxattr"
     Removexattr "removexattr"
     Fallocate "fallocate"
@@ -102,6 +104,7 @@ impl Kind {
             Change::Unlink { .. } => Kind::Unlink,
             Change::Rmdir { .. } => Kind::Rmdir,
             Change::Rename { .. } => Kind::Rename,
+            Change::Write { flags, .. } if flags & WRITE_CACHE != 0 => Kind::WriteBack,
             Change::Write { .. } => Kind::Write,
             Change::Setxattr { .. } => Kind::Setxattr,
             Change::Removexattr { .. } => Kind::Removexattr,

@@ -44,7 +44,7 @@ use crate::reply::Reply;
 use crate::request::{Op, Request};
 
 /// The kernel writes back a page of a mapped file (`FUSE_WRITE_CACHE`).
-const WRITE_CACHE: u32 = 1 << 0;
+pub(crate) const WRITE_CACHE: u32 = 1 << 0;
 /// Set-id bits go with this write (`FUSE_WRITE_KILL_SUIDGID`).
 const WRITE_KILL: u32 = 1 << 2;
 /// Set-user-id and set-group-id.

@@ -7,6 +7,7 @@
 //! Whether the caller may write to the directory the client has asked the kernel; who may use this socket may also write to the
 //! devices, so nothing depends on that being the truth.
 
+use std::fmt::Write as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -26,11 +27,13 @@ use super::status::{
     self, EngineReport, JournalReport, LifecycleReport, MountReport, StatusReport, VolumeReport,
 };
 use super::usage::UsageReport;
-use super::write_back;
+use super::write_back::Traffic;
 use crate::filesystem::Filesystem;
 use crate::notify::Notice;
 use crate::session::Session;
 
+/// Most requests named that keep a freeze waiting.
+const STRAGGLERS_MAX: usize = 4;
 /// Permission bits of a new subvolume, before the umask.
 const NEW_PERM: u16 = 0o777;
 
@@ -67,9 +70,9 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                 fs.writer().map_or(Ok(()), WriteFs::sync)?;
                 Ok(Value::Null)
             }
-            Request::MarkWrites => value(&write_back::mark(&session)),
+            Request::MarkWrites => value(&Traffic::of(&session).mark()),
             Request::AwaitWrites { mark, wait_ms } => {
-                Ok(write_back::await_writes(&session, mark, Duration::from_millis(wait_ms)).into())
+                Ok(Traffic::of(&session).await_writes(mark, Duration::from_millis(wait_ms)).into())
             }
             Request::Status => value(&self.status(&session)?),
             Request::Usage => value(&usage(fs)?),
@@ -102,7 +105,8 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                 let lifecycle = Arc::clone(session.lifecycle());
                 // Whoever waits for it to be frozen must not keep anybody from unmounting.
                 drop(session);
-                value(&self.holds.freeze(&lifecycle, wish, bound, client)?)
+                let frozen = self.holds.freeze(&lifecycle, wish, bound, client);
+                value(&frozen.map_err(|failure| self.name_stragglers(failure))?)
             }
             Request::Thaw { token } => {
                 self.holds.thaw(session.lifecycle(), token.as_deref(), bound)?;
@@ -137,6 +141,18 @@ impl<F: Filesystem> Commands for MountCommands<F> {
 }
 
 impl<F: Filesystem> MountCommands<F> {
+    /// If something took too long, says which requests are the slowest.
+    fn name_stragglers(&self, mut failure: Failure) -> Failure {
+        let session = self.session.upgrade().filter(|_| failure.errno == Code::TIMEDOUT.raw_os_error());
+        let waiters = session.map(|session| session.in_flight().waiters()).unwrap_or_default();
+        for waiter in waiters.iter().take(STRAGGLERS_MAX) {
+            let (name, secs) = (waiter.kind.name(), waiter.since.elapsed().as_secs_f32());
+            // A string takes whatever is written to it.
+            let _ = write!(failure.why, "; {name} of process {} for {secs:.1} s", waiter.pid);
+        }
+        failure
+    }
+
     fn status(&self, session: &Session<F>) -> Result<StatusReport, Failure> {
         let fs = &*session.adapter().fs;
         let live = fs.writer().map(|writer| &**writer.live());

@@ -44,7 +44,7 @@ mod protocol;
 pub(crate) mod server;
 mod status;
 mod usage;
-mod write_back;
+pub(crate) mod write_back;
 
 pub use client::{CallError, Client};
 pub use locate::{Inside, LocateError, locate, locate_inside};

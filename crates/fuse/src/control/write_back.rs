@@ -11,19 +11,23 @@
 //!   their number is bounded from above: requests under way at the mark before, and those that have come since. If that is less, none
 //!   was kept back; else it is tried again.
 //!
-//! The server cannot make that request itself: a process must not use a filesystem that it serves.
+//! A thread that answers requests cannot make that request itself. When a freeze has closed the first gate, a thread that does nothing else does the same
+//! once more ([`Traffic::settle`]).
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::{CallError, Client};
 use super::protocol::{Mark, Request};
 use crate::adapter::SERVER_XATTR;
 use crate::filesystem::Filesystem;
+use crate::interrupts::InFlight;
 use crate::session::{BACKGROUND_MAX, Session};
-use crate::stats::Kind;
+use crate::stats::{Kind, Stats};
 
 /// Pause between looks whether requests are answered.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -52,34 +56,69 @@ pub fn write_back(client: &mut Client, dir: &Path, wait_max: Duration) -> Result
         if Instant::now() >= deadline {
             return Ok(false);
         }
-        std::thread::sleep(PAUSE);
+        thread::sleep(PAUSE);
     }
 }
 
-/// How many requests have come.
-pub(super) fn mark<F: Filesystem>(session: &Session<F>) -> Mark {
-    // In this order: what comes in between is counted twice rather than not at all.
-    let begun = session.stats().count(Kind::Read) + session.stats().count(Kind::Write);
-    // One more may be answered by the thread that reads.
-    let in_flight = session.in_flight().waiters().len() as u64 + 1;
-    Mark { begun, in_flight }
+/// The requests of a mount, from which is seen what has arrived.
+#[derive(Clone)]
+pub(crate) struct Traffic {
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) stats: Arc<Stats>,
 }
 
-/// Waits until what was queued before the last request that was answered is answered as well. False if it is not certain that
-/// everything was queued, or it takes too long.
-pub(super) fn await_writes<F: Filesystem>(session: &Session<F>, since: Mark, wait_max: Duration) -> bool {
-    let deadline = Instant::now() + wait_max;
-    let begun = session.stats().count(Kind::Read) + session.stats().count(Kind::Write);
-    let under_way = begun.saturating_sub(since.begun).saturating_add(since.in_flight);
-    if under_way >= u64::from(BACKGROUND_MAX) {
-        return false;
+impl Traffic {
+    /// Of this mount.
+    pub(crate) fn of<F: Filesystem>(session: &Session<F>) -> Traffic {
+        Traffic { in_flight: Arc::clone(session.in_flight()), stats: Arc::clone(session.stats()) }
     }
-    let mut writes = session.in_flight().of_kind(Kind::Write);
-    loop {
-        session.in_flight().remaining(&mut writes);
-        if writes.is_empty() || Instant::now() >= deadline {
-            return writes.is_empty();
+
+    /// How many requests have come.
+    pub(super) fn mark(&self) -> Mark {
+        // In this order: what comes in between is counted twice rather than not at all.
+        let begun = self.begun();
+        // One more may be answered by the thread that reads.
+        let in_flight = self.in_flight.waiters().len() as u64 + 1;
+        Mark { begun, in_flight }
+    }
+
+    /// Waits until what was queued before the last request that was answered is answered as well. False if it is not certain that
+    /// everything was queued, or it takes too long.
+    pub(super) fn await_writes(&self, since: Mark, wait_max: Duration) -> bool {
+        let deadline = Instant::now() + wait_max;
+        let under_way = self.begun().saturating_sub(since.begun).saturating_add(since.in_flight);
+        if under_way >= u64::from(BACKGROUND_MAX) {
+            return false;
         }
-        std::thread::sleep(PAUSE);
+        let mut writes = self.in_flight.of_kind(Kind::WriteBack);
+        loop {
+            self.in_flight.remaining(&mut writes);
+            if writes.is_empty() || Instant::now() >= deadline {
+                return writes.is_empty();
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// As [`write_back`], by a thread of the serving process that answers no request, after `syncfs`: waits until everything has arrived, no
+    /// longer than `wait_max`.
+    pub(crate) fn settle(&self, root: &File, wait_max: Duration) {
+        let deadline = Instant::now() + wait_max;
+        while Instant::now() < deadline {
+            let mark = self.mark();
+            // An error means that the mount is gone.
+            if rustix::fs::fgetxattr(root, SERVER_XATTR, &mut [0; 16]).is_err() {
+                return;
+            }
+            if self.await_writes(mark, deadline.saturating_duration_since(Instant::now())) {
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Requests of the kinds for which no thread of the kernel may be waiting.
+    fn begun(&self) -> u64 {
+        [Kind::Read, Kind::Write, Kind::WriteBack].map(|kind| self.stats.count(kind)).iter().sum()
     }
 }
