@@ -20,8 +20,8 @@ It works whatever the volume is doing: nothing is asked of the filesystem itself
 JSON fields: mount (pid, uid, version, read_only, age_ns), lifecycle (state, read_only, since_ns, stage, holders: token, who, age_ns, left_ns;
 under_way, blocked, to_write: name, count; error), volume (uuid, label, space in bytes), journal (seq, seq_ondisk, flushed_seq,
 last_seq, entries, waiters, under_pressure, waiting_for_device_space, halted, free: now, after discards, after a flush; size,
-pinned_entries, pins, writes: with and without flush; bytes_written, waits), engine (dirty_nodes, buffered_keys), operations (name, count,
-failed, bytes, latencies: how many took 2^i to 2^(i+1) ns), waiting (name, pid, waits_ns), waiting_count. More may be added.
+pinned_entries, pins, writes: with and without flush; bytes_written, waits), engine (dirty_nodes, buffered_keys), moved (buckets, bytes,
+hopeless, generation_walks), operations (name, count, failed, bytes, latencies: how many took 2^i to 2^(i+1) ns), waiting (name, pid, waits_ns), waiting_count. More may be added.
 
 Exit codes: 0 said; 1 there is no such mount, or it ended; 2 wrong usage
 
@@ -182,6 +182,14 @@ pub(super) fn behind(status: &StatusReport, out: &mut Out) -> Result<(), Stop> {
             "to write  {} nodes, {} keys in the write buffer",
             engine.dirty_nodes, engine.buffered_keys
         )?;
+    }
+    if let Some(moved) = status.moved.filter(|moved| moved.buckets + moved.hopeless > 0) {
+        let bytes = Size(moved.bytes);
+        write!(out, "moved     {bytes}, which emptied {} buckets", moved.buckets)?;
+        match moved.hopeless {
+            0 => writeln!(out)?,
+            hopeless => writeln!(out, "; {hopeless} cannot be emptied, see the log")?,
+        }
     }
     match status.waiting.as_slice() {
         [] => writeln!(out, "waiting   no request")?,

@@ -24,7 +24,7 @@ use super::freeze::{self, Bound, Holds, Wish};
 use super::protocol::{Bytes, Failure, Request, SubvolumeReport};
 use super::server::{Commands, Peer, TakePart};
 use super::status::{
-    self, EngineReport, JournalReport, LifecycleReport, MountReport, StatusReport, VolumeReport,
+    self, EngineReport, JournalReport, LifecycleReport, MountReport, MovedReport, StatusReport, VolumeReport,
 };
 use super::usage::UsageReport;
 use super::write_back::Traffic;
@@ -173,6 +173,7 @@ impl<F: Filesystem> MountCommands<F> {
             lifecycle: LifecycleReport::of(session.lifecycle().status(), &self.holds),
             journal: live.map(|live| JournalReport::of(&live.journal().status())),
             engine: live.map(EngineReport::of),
+            moved: live.map(MovedReport::of),
             operations: status::operations(session.stats()),
             waiting,
             waiting_count,

@@ -51,7 +51,7 @@ pub use locate::{Inside, LocateError, locate, locate_inside};
 pub use protocol::{Bytes, Failure, HoldReport, Mark, Request, ShutdownMode, SubvolumeReport};
 pub use status::{
     CountReport, EngineReport, HolderReport, JournalReport, LATENCY_CLASSES, LifecycleReport, MountReport,
-    OperationReport, PinReport, SpaceReport, StatusReport, VolumeReport, WaitingReport,
+    MovedReport, OperationReport, PinReport, SpaceReport, StatusReport, VolumeReport, WaitingReport,
 };
 pub use usage::{BtreeUse, CompressionUse, DeviceReport, DeviceUse, ReplicasUse, UsageReport};
 pub use write_back::write_back;

@@ -34,6 +34,8 @@ pub struct StatusReport {
     pub engine: Option<EngineReport>,
     /// Whether it can be changed, and who keeps it from that.
     pub lifecycle: LifecycleReport,
+    /// What was moved to make room, if the volume is being written.
+    pub moved: Option<MovedReport>,
     /// The requests of the kernel so far, by kind.
     pub operations: Vec<OperationReport>,
     /// The requests that wait for something at the moment, longest first; not more than 32 of them.
@@ -195,6 +197,19 @@ pub struct EngineReport {
     pub buffered_keys: usize,
 }
 
+/// What was done to make room, since the volume was opened for writing.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MovedReport {
+    /// Buckets that were emptied by moving what was in them.
+    pub buckets: u64,
+    /// Bytes of data written again for that.
+    pub bytes: u64,
+    /// Buckets that cannot be emptied, because something in them cannot be read.
+    pub hopeless: u64,
+    /// How often all pointers were looked at so that generations of buckets can go on.
+    pub generation_walks: u64,
+}
+
 /// The requests of one kind.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct OperationReport {
@@ -331,6 +346,18 @@ impl EngineReport {
     pub(crate) fn of(live: &Live) -> EngineReport {
         let status = live.engine().status();
         EngineReport { dirty_nodes: status.dirty_nodes, buffered_keys: status.buffered_keys }
+    }
+}
+
+impl MovedReport {
+    pub(crate) fn of(live: &Live) -> MovedReport {
+        let moved = live.room().moved();
+        MovedReport {
+            buckets: moved.buckets,
+            bytes: bytes(moved.sectors),
+            hopeless: moved.hopeless,
+            generation_walks: live.room().collected().walks,
+        }
     }
 }
 

@@ -55,13 +55,9 @@ pub struct Collected {
 /// See the [module](self). Shared by all; one works at a time.
 pub struct Generations {
     space: Arc<Space>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    walk: Option<Walk>,
-    collected: Collected,
+    collected: Mutex<Collected>,
+    /// The walk under way; held while there is work done.
+    walk: Mutex<Option<Walk>>,
 }
 
 /// A walk under way.
@@ -89,12 +85,12 @@ fn behind(now: Gen, pointer: Gen) -> u8 {
 impl Generations {
     /// Looks after the buckets of that space.
     pub fn new(space: Arc<Space>) -> Generations {
-        Generations { space, state: Mutex::default() }
+        Generations { space, collected: Mutex::default(), walk: Mutex::default() }
     }
 
     /// What was done so far.
     pub fn collected(&self) -> Collected {
-        self.state.lock().collected
+        *self.collected.lock()
     }
 
     /// A bounded amount of work, if there is any. Whether there may be more.
@@ -102,32 +98,26 @@ impl Generations {
     /// # Errors
     /// If a key cannot be read, or a commit failed. It is begun anew then.
     pub(in crate::write) fn step(&self, engine: &Engine) -> Result<bool, CommitError> {
-        let mut state = self.state.lock();
-        let mut walk = match state.walk.take() {
+        let mut under_way = self.walk.lock();
+        let mut walk = match under_way.take() {
             Some(walk) => walk,
             None if self.space.out_of_use() == 0 => return Ok(false),
             None => Walk::begin(&self.space),
         };
         let go_on = match walk.stage {
-            Stage::Pointers(btree) => self.look(engine, &mut walk, btree, &mut state.collected)?,
-            Stage::Buckets => self.store(engine, &mut walk, &mut state.collected)?,
+            Stage::Pointers(btree) => self.look(engine, &mut walk, btree)?,
+            Stage::Buckets => self.store(engine, &mut walk)?,
         };
         if go_on {
-            state.walk = Some(walk);
+            *under_way = Some(walk);
         } else {
-            state.collected.walks += 1;
+            self.collected.lock().walks += 1;
         }
         Ok(go_on)
     }
 
     /// Looks at some keys.
-    fn look(
-        &self,
-        engine: &Engine,
-        walk: &mut Walk,
-        btree: BtreeId,
-        collected: &mut Collected,
-    ) -> Result<bool, CommitError> {
+    fn look(&self, engine: &Engine, walk: &mut Walk, btree: BtreeId) -> Result<bool, CommitError> {
         let mut cursor = engine.trees().cursor(btree, (walk.from(), Bound::Unbounded));
         let (mut very_stale, mut ended) = (Vec::new(), true);
         for _ in 0..STEP_KEYS {
@@ -147,7 +137,8 @@ impl Generations {
             ended = false;
         }
         for keys in very_stale.chunks(COMMIT_KEYS) {
-            collected.pointers += self.drop_stale(engine, btree, keys)?;
+            let dropped = self.drop_stale(engine, btree, keys)?;
+            self.collected.lock().pointers += dropped;
             // What is left of them, or could not be dropped, counts.
             for key in keys {
                 let left = engine.trees().get(btree, key.k.pos)?;
@@ -206,12 +197,7 @@ impl Generations {
     }
 
     /// Stores the oldest generations of some buckets.
-    fn store(
-        &self,
-        engine: &Engine,
-        walk: &mut Walk,
-        collected: &mut Collected,
-    ) -> Result<bool, CommitError> {
+    fn store(&self, engine: &Engine, walk: &mut Walk) -> Result<bool, CommitError> {
         let mut cursor = engine.trees().cursor(BtreeId::ALLOC, (walk.from(), Bound::Unbounded));
         let (mut list, mut ended) = (Vec::new(), false);
         for _ in 0..STEP_KEYS {
@@ -237,7 +223,7 @@ impl Generations {
                 alloc.oldest_gen = oldest.unwrap_or(alloc.oldest_gen);
                 oldest.is_some()
             })?;
-            collected.buckets += some.len() as u64;
+            self.collected.lock().buckets += some.len() as u64;
         }
         Ok(!ended)
     }

@@ -18,11 +18,10 @@
 //!
 //! # When
 //!
-//! In the background, when what is unused in partly used buckets exceeds what is free ([`Space::writes_until_fragmented`]), looked at by the clock of writes:
-//! without writes nothing gets worse. The reference begins when it exceeds half of that; each bucket then still holds more, and moving costs more
-//! writing. And at once, when an allocation finds nothing: it waits for a round of moving as it waits for discards. A round says whether it gained
-//! room, on balance of buckets emptied and begun; if nothing can be gained the device is full. Moving has buckets of its own (the
-//! reserve of its watermark), so it works where others find nothing; and it never waits for an ordinary transaction.
+//! In the background, when what is unused in partly used buckets is several times what is free ([`Space::writes_until_fragmented`]), looked at by the
+//! clock of writes: without writes nothing gets worse. And at once, when an allocation finds nothing: it waits for a round of moving as it waits
+//! for discards. A round says whether it gained room, on balance of buckets emptied and begun; if nothing can be gained the device is full. Moving
+//! has buckets of its own (the reserve of its watermark), so it works where others find nothing; and it never waits for an ordinary transaction.
 //!
 //! What cannot be read is left where it is, and said once; its bucket is not tried again while it holds it.
 
