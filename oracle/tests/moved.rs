@@ -28,6 +28,7 @@ use frazil_testing::compare::Comparison;
 use frazil_testing::manifest::Manifest;
 use frazil_volume::build::{Encryption, FormatOptions, NewDevice, format};
 use frazil_volume::check::{Severity, check};
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
 use frazil_volume::{OpenOptions, Passphrase, open};
 use zeroize::Zeroizing;
@@ -116,12 +117,14 @@ fn use_volume(paths: &[PathBuf], seed: u64, clean: bool) {
     let options = LiveOptions { engine, cache_bytes: 32 << 20, threads: true };
     let live = Live::start(foundation, &options).unwrap();
     let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed }).unwrap();
-    let work = fs.create_subvolume(NodeId::ROOT, b"work", 0o755, ROOT).unwrap().node;
+    let front = fs.front(FrontKind::Background).unwrap();
+    let work = front.create_subvolume(NodeId::ROOT, b"work", 0o755, ROOT).unwrap().node;
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut files = Vec::new();
     for n in 0..FILES {
-        let file = fs.create(work, format!("file{n}").as_bytes(), NewNode::File, 0o644, ROOT).unwrap().node;
-        fs.write(file, 0, &data(&mut rng, 400_000), ROOT).unwrap();
+        let file =
+            front.create(work, format!("file{n}").as_bytes(), NewNode::File, 0o644, ROOT).unwrap().node;
+        front.write(file, 0, &data(&mut rng, 400_000), ROOT).unwrap();
         files.push(file);
     }
     for n in 0..CHANGES {
@@ -130,24 +133,25 @@ fn use_volume(paths: &[PathBuf], seed: u64, clean: bool) {
         match n % 8 {
             0 => {
                 let whole = at / 4096 * 4096;
-                fs.allocate(file, whole..whole + 16_384, Allocate::Punch, ROOT).unwrap();
+                front.allocate(file, whole..whole + 16_384, Allocate::Punch, ROOT).unwrap();
             }
             1 => {
                 let other = files[rng.usize(0..files.len())];
                 let (from, to) = (at / 4096 * 4096, rng.u64(0..300_000) / 4096 * 4096);
                 // Parts of a file that overlap are refused.
-                let _ = fs.clone_range(file, from..from + 65_536, other, to, ROOT);
+                let _ = front.clone_range(file, from..from + 65_536, other, to, ROOT);
             }
-            _ => drop(fs.write(file, at, &data(&mut rng, len), ROOT).unwrap()),
+            _ => drop(front.write(file, at, &data(&mut rng, len), ROOT).unwrap()),
         }
         if n % 200 == 50 {
             let name = format!("snapshot{n}");
-            fs.create_snapshot(work.subvol, NodeId::ROOT, name.as_bytes(), n % 400 == 50, ROOT).unwrap();
+            front.create_snapshot(work.subvol, NodeId::ROOT, name.as_bytes(), n % 400 == 50, ROOT).unwrap();
         }
         if n % 3 == 0 {
             fs.live().room().empty_a_bucket().unwrap();
         }
     }
+    drop(front);
     let moved = fs.live().room().moved();
     println!("{}: {moved:?}", paths[0].display());
     assert!(moved.buckets > 100 && moved.hopeless == 0, "{moved:?}");

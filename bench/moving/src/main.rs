@@ -24,6 +24,7 @@ use frazil_posix::write::{Caller, NewNode, WriteFs, WriteFsOptions};
 use frazil_volume::OpenOptions;
 use frazil_volume::build::{FormatOptions, NewDevice, format};
 use frazil_volume::check::check;
+use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
 
@@ -86,21 +87,26 @@ fn row(path: &Path, cli: &Cli, percent: u64, step: u64) -> Outcome {
     let live = Live::start(foundation, &options)?;
     let fs = WriteFs::new(Arc::clone(&live), WriteFsOptions { clock: Arc::new(SystemWallClock), seed: 1 })?;
     let root = &Caller::ROOT;
-    let file = fs.create(NodeId::ROOT, b"file", NewNode::File, 0o644, root)?.node;
+    let file = fs.front(FrontKind::Names)?.create(NodeId::ROOT, b"file", NewNode::File, 0o644, root)?.node;
 
     let mut rng = fastrand::Rng::with_seed(percent);
     let mut bytes = vec![0; MIB as usize];
     rng.fill(&mut bytes);
     let mut size = 0;
     while live.space().usage().used.0 < live.space().usage().total.0 / 100 * percent {
-        fs.write(file, size, &bytes, root)?;
+        fs.front(FrontKind::Write)?.write(file, size, &bytes, root)?;
         size += MIB;
     }
     let (begun, before) = (Instant::now(), (bytes_written()?, live.room().moved().sectors.0));
     let steps = size / step * cli.times;
     for _ in 0..steps {
         let from = rng.usize(0..bytes.len() - step as usize);
-        fs.write(file, rng.u64(0..size / step) * step, &bytes[from..][..step as usize], root)?;
+        fs.front(FrontKind::Write)?.write(
+            file,
+            rng.u64(0..size / step) * step,
+            &bytes[from..][..step as usize],
+            root,
+        )?;
     }
     fs.sync()?;
     let seconds = begun.elapsed().as_secs_f64();

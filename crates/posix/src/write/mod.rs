@@ -207,7 +207,7 @@ impl WriteFs {
 
     /// Refuses to add names, attributes or small content to a volume that is full.
     fn must_have_room(&self) -> Result<()> {
-        Ok(self.live.space().admit_keys()?)
+        Ok(self.live.room().admit_keys()?)
     }
 
     /// As [`crate::Fs::lookup`].

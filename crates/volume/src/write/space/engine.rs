@@ -57,6 +57,9 @@ impl Buckets for Engine {
     }
 }
 
+/// Rounds of making room before new keys are refused.
+const ADMIT_ROUNDS: u32 = 16;
+
 /// Makes room in a volume. See the [module](self).
 pub struct RoomMaker {
     space: Arc<Space>,
@@ -146,6 +149,19 @@ impl RoomMaker {
             }
         }
         Ok(false)
+    }
+
+    /// As [`Space::admit_keys`], after making room if there is not enough.
+    ///
+    /// # Errors
+    /// [`CommitError::NoSpace`] if that does not help; what made making room fail.
+    pub fn admit_keys(&self) -> Result<(), CommitError> {
+        for _ in 0..ADMIT_ROUNDS {
+            if self.space.admit_keys().is_ok() || !self.relieve()? {
+                break;
+            }
+        }
+        self.space.admit_keys()
     }
 
     /// What has been moved to make room since the volume was opened.
