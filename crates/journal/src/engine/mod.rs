@@ -227,6 +227,8 @@ pub(crate) struct Inner {
     pub(crate) last_flush_at: Duration,
     /// The first entry of this life has not been written: it must be a flush, after the superblock says "not clean" (I18).
     pub(crate) first_flush_pending: bool,
+    /// It was ended cleanly: until it goes on nothing is written, not even discarded.
+    pub(crate) at_rest: bool,
     pub(crate) known_replicas: HashSet<DevSet>,
     pub(crate) halted: Option<Arc<HaltReason>>,
     pub(crate) blocked: u32,

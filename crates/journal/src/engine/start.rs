@@ -241,6 +241,7 @@ impl Journal {
             last_empty_seq: if start.replay_from == start.first { before } else { 0 },
             last_flush_at: clock.now(),
             first_flush_pending: true,
+            at_rest: false,
             known_replicas: Default::default(),
             halted: None,
             blocked: 0,
@@ -279,8 +280,9 @@ impl Journal {
         self.quiesce()?;
         let seq = self.meta()?;
         self.quiesce()?;
-        let st = self.lock();
+        let mut st = self.lock();
         self.check_halted(&st)?;
+        st.extra.at_rest = true;
         let clean = [st.seq, st.seq_ondisk, st.extra.flushed_seq_ondisk, st.extra.last_empty_seq];
         assert!(clean.iter().all(|s| *s == seq.0), "I31: not clean: {}", self.status_locked(&st));
         assert!(!self.core.pins.any_listed(), "I31: pins are left: {}", self.status_locked(&st));
@@ -294,7 +296,8 @@ impl Journal {
     /// After a pause with a clean superblock (freeze, read-only): the next entry is preceded by marking the superblock
     /// dirty, and is a flush (I18).
     pub fn resume(&self) {
-        self.lock().extra.first_flush_pending = true;
+        let mut st = self.lock();
+        (st.extra.first_flush_pending, st.extra.at_rest) = (true, false);
     }
 
     /// Adds buckets to a member's ring (spec 20 §1.4). `publish` gets the ring's buckets in their new order and returns when the superblock

@@ -231,7 +231,7 @@ impl Journal {
         }
         let reclaim_due = self.reclaim_due(&st, now);
         let next_due = self.next_due(&st);
-        let discard = st.extra.halted.is_none() && self.wants_discard(&st);
+        let discard = st.extra.halted.is_none() && !st.extra.at_rest && self.wants_discard(&st);
         self.leave(st);
         if discard && self.discard_one() {
             return Step::Worked;

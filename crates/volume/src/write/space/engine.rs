@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use frazil_btree::write::{CommitError, CommitOptions, Engine};
 use frazil_device::DeviceSet;
-use frazil_journal::Watermark;
+use frazil_journal::{JournalError, Watermark};
 use frazil_ondisk::units::DevIndex;
 use frazil_ondisk::values::alloc::Alloc;
 use frazil_ondisk::values::positions::{DevBucket, Lru, LruEntry};
@@ -123,7 +123,7 @@ impl RoomMaker {
     /// # Errors
     /// If a commit failed; what was to be freed stays as it is.
     pub fn step(&self) -> Result<bool, CommitError> {
-        let Some(engine) = self.engine.upgrade() else { return Ok(false) };
+        let Some(engine) = self.running()? else { return Ok(false) };
         if self.space.discard_step(&self.devices, &*engine)? > 0
             || self.space.invalidate_step(&self.clocks, &*engine)? > 0
             || self.generations.step(&engine)?
@@ -142,7 +142,7 @@ impl RoomMaker {
     /// # Errors
     /// If something cannot be written.
     pub fn empty_a_bucket(&self) -> Result<bool, CommitError> {
-        let Some(engine) = self.engine.upgrade() else { return Ok(false) };
+        let Some(engine) = self.running()? else { return Ok(false) };
         for (dev, _) in self.space.rules().devices() {
             if self.mover.empty_one(&engine, dev, &|| self.make_room(&engine))? {
                 return Ok(true);
@@ -162,6 +162,16 @@ impl RoomMaker {
             }
         }
         self.space.admit_keys()
+    }
+
+    /// The engine, if it is there. What was written last, and durable, must stay as it is when nothing can be committed any more: so nothing is discarded, nor
+    /// moved.
+    fn running(&self) -> Result<Option<Arc<Engine>>, CommitError> {
+        let engine = self.engine.upgrade();
+        match engine.as_ref().and_then(|engine| engine.journal().halted()) {
+            Some(reason) => Err(JournalError::Halted(reason).into()),
+            None => Ok(engine),
+        }
     }
 
     /// What has been moved to make room since the volume was opened.
@@ -188,12 +198,12 @@ impl RoomMaker {
 
 impl Relief for RoomMaker {
     fn relieve(&self) -> Result<bool, CommitError> {
-        let Some(engine) = self.engine.upgrade() else { return Ok(false) };
+        let Some(engine) = self.running()? else { return Ok(false) };
         Ok(self.make_room(&engine)? || self.mover.round(&engine, &|| self.make_room(&engine))?)
     }
 
     fn relieve_nodes(&self) -> Result<bool, CommitError> {
-        let Some(engine) = self.engine.upgrade() else { return Ok(false) };
+        let Some(engine) = self.running()? else { return Ok(false) };
         self.space.make_room_for_nodes(&self.devices, &*engine, |seq| Ok(engine.journal().flush_seq(seq)?))
     }
 }
