@@ -175,6 +175,8 @@ struct Core {
     holders: u64,
     /// As the gates are set.
     passages: [Passage; 2],
+    /// Writing is being stopped. Nobody is told of the end before that has happened.
+    halting: bool,
     /// Since when it is in its state.
     since: Duration,
     listeners: Vec<Listener>,
@@ -219,6 +221,7 @@ impl Lifecycle {
             requests: 0,
             holders: 0,
             passages,
+            halting: false,
             since: clock.now(),
             listeners: Vec::new(),
             sync_pages: None,
@@ -390,6 +393,10 @@ impl Lifecycle {
     /// Nothing must be written any more. Returns when nothing is.
     pub fn fail(&self, reason: &str) {
         self.change(|machine| machine.error(reason, false));
+        let mut core = self.core.lock();
+        while core.halting {
+            core = self.changed.wait(core);
+        }
     }
 
     /// Without an owner, whoever asks looks for it what time it is.
@@ -444,11 +451,14 @@ impl Lifecycle {
             return core;
         }
         let listeners = core.listeners.clone();
+        core.halting |= halt.is_some();
         drop(core);
-        if let Some(why) = halt
-            && let Some(back) = self.back.upgrade()
-        {
-            back.halt(&why);
+        if let Some(why) = halt {
+            if let Some(back) = self.back.upgrade() {
+                back.halt(&why);
+            }
+            self.core.lock().halting = false;
+            self.changed.notify_all();
         }
         listeners.iter().for_each(|listener| listener());
         self.lock()
@@ -463,6 +473,10 @@ impl Lifecycle {
         core.machine.post(id, event);
         core = self.apply(core);
         loop {
+            if core.halting {
+                core = self.changed.wait(core);
+                continue;
+            }
             if let Some(answer) = core.machine.take_answer(id) {
                 return answer;
             }
