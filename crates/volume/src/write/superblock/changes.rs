@@ -44,9 +44,9 @@ impl SuperblockStore {
     /// Says that the volume is not clean: before anything else is written after a pause. Always written.
     ///
     /// # Errors
-    /// See [`SuperblockWriteError`].
+    /// See [`SuperblockWriteError`]. If the devices would not take it, it can be tried again; until it succeeds nothing may be written (spec 70 R6).
     pub fn mark_dirty(&self) -> Result<(), SuperblockWriteError> {
-        self.rewrite(|sb| {
+        self.rewrite_first(|sb| {
             set_dirty(sb);
             Ok(())
         })

@@ -185,7 +185,7 @@ impl SuperblockStore {
         &self,
         change: impl FnOnce(&mut Superblock) -> Result<(), DecodeError>,
     ) -> Result<(), SuperblockWriteError> {
-        self.write(&[], false, change)
+        self.write(&[], false, Failing::IsFatal, change)
     }
 
     /// Like [`SuperblockStore::update`], but always writes, and so finds out whether somebody else did.
@@ -196,7 +196,15 @@ impl SuperblockStore {
         &self,
         change: impl FnOnce(&mut Superblock) -> Result<(), DecodeError>,
     ) -> Result<(), SuperblockWriteError> {
-        self.write(&[], true, change)
+        self.write(&[], true, Failing::IsFatal, change)
+    }
+
+    /// Like [`SuperblockStore::rewrite`], for who writes nothing else unless this succeeds: devices that fail it are asked again the next time.
+    fn rewrite_first(
+        &self,
+        change: impl FnOnce(&mut Superblock) -> Result<(), DecodeError>,
+    ) -> Result<(), SuperblockWriteError> {
+        self.write(&[], true, Failing::MayBeRepeated, change)
     }
 
     /// Like [`SuperblockStore::update`], and gives devices new rings of journal buckets.
@@ -208,7 +216,7 @@ impl SuperblockStore {
         rings: &[(DevIndex, JournalV2)],
         change: impl FnOnce(&mut Superblock) -> Result<(), DecodeError>,
     ) -> Result<(), SuperblockWriteError> {
-        self.write(rings, !rings.is_empty(), change)
+        self.write(rings, !rings.is_empty(), Failing::IsFatal, change)
     }
 
     /// Checks that nobody else has written to the devices since the last write here: before anything else is written.
@@ -247,15 +255,20 @@ impl SuperblockStore {
         &self,
         rings: &[(DevIndex, JournalV2)],
         always: bool,
+        failing: Failing,
         change: impl FnOnce(&mut Superblock) -> Result<(), DecodeError>,
     ) -> Result<(), SuperblockWriteError> {
-        self.told(self.try_write(rings, always, change))
+        match self.try_write(rings, always, failing, change) {
+            Err(error) if failing.is_forgiven(&error) => Err(error),
+            result => self.told(result),
+        }
     }
 
     fn try_write(
         &self,
         rings: &[(DevIndex, JournalV2)],
         always: bool,
+        failing: Failing,
         change: impl FnOnce(&mut Superblock) -> Result<(), DecodeError>,
     ) -> Result<(), SuperblockWriteError> {
         let mut writer = self.writer.lock();
@@ -268,7 +281,7 @@ impl SuperblockStore {
         let now = self.clock.now_seconds();
         let noted = std::mem::take(&mut *self.seen.lock());
         let view = match writer.prepare(next, rings, &noted, now) {
-            Ok(prepared) => writer.carry_out(prepared)?,
+            Ok(prepared) => writer.carry_out(prepared, failing)?,
             Err(invalid) => {
                 self.seen.lock().put_back(noted);
                 return Err(invalid.into());
@@ -276,6 +289,21 @@ impl SuperblockStore {
         };
         *self.view.write() = Arc::new(view);
         Ok(())
+    }
+}
+
+/// What it means that too few devices take a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failing {
+    /// Nothing may be written any more.
+    IsFatal,
+    /// Nothing is written until it succeeds.
+    MayBeRepeated,
+}
+
+impl Failing {
+    fn is_forgiven(self, error: &SuperblockWriteError) -> bool {
+        self == Failing::MayBeRepeated && matches!(error, SuperblockWriteError::TooFew { .. })
     }
 }
 
@@ -339,7 +367,7 @@ impl Writer {
     }
 
     /// Steps 5 to 8 of spec 10 §12.
-    fn carry_out(&mut self, prepared: Prepared) -> Result<View, SuperblockWriteError> {
+    fn carry_out(&mut self, prepared: Prepared, failing: Failing) -> Result<View, SuperblockWriteError> {
         let Prepared { next, view, copies } = prepared;
         if !next.flags.initialized() {
             // What the formatter wrote stays until the first start is complete.
@@ -369,8 +397,10 @@ impl Writer {
         }
         self.newest = next;
         if let Some(last) = last_error {
-            let enough = self.enough(&view, last);
-            self.remember(enough)?;
+            match self.enough(&view, last) {
+                Err(error) if failing.is_forgiven(&error) => return Err(error),
+                enough => self.remember(enough)?,
+            }
         }
         Ok(view)
     }
