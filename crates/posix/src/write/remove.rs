@@ -43,14 +43,13 @@ impl WriteFs {
     }
 
     /// Somebody who held the object `count` times does not use it any more. If nobody does, and it has no name, it is removed: now, or,
-    /// because this never waits, by [`Front::remove_released`] when the volume is no longer frozen.
+    /// because this never waits, by [`Front::remove_released`] when the volume is no longer frozen or read-only.
     pub fn release(&self, node: NodeId, count: u64) {
         if self.holds.drop(node, count) == Released::Remove {
             match self.try_front(FrontKind::Removal) {
                 Ok(front) => front.remove_soon(node),
-                Err(NotNow::Blocked) => self.released.lock().push(node),
-                // The next start finds it.
-                Err(NotNow::ReadOnly) => {}
+                // If it never can be changed again, the next start finds it.
+                Err(NotNow::Blocked | NotNow::ReadOnly) => self.released.lock().push(node),
             }
         }
     }

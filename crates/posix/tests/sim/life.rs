@@ -6,6 +6,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use frazil_device::MemDevice;
 use frazil_ondisk::units::Seq;
@@ -20,6 +21,7 @@ use crate::machine::{Disks, ManualTime, Shape, start};
 use crate::model::{Model, Tree, digest, lines};
 use crate::observe;
 use crate::ops::Run;
+use crate::rest::{Bed, rest};
 
 /// A state, and what it takes to recognise it.
 struct State {
@@ -44,12 +46,32 @@ pub(crate) struct History {
     durable: Vec<(u64, usize)>,
     /// The state that last changed an object.
     last: HashMap<NodeId, usize>,
+    /// When it came to rest, was there, or went on: moments of interest, in the time of the devices.
+    moments: Vec<Range<u64>>,
 }
 
 impl History {
     pub(crate) fn new(model: Model) -> History {
         let first = State { begun: 0, model, loose: None, doing: "start".into(), digest: OnceCell::new() };
-        History { states: vec![first], durable: vec![(0, 0)], last: HashMap::new() }
+        History { states: vec![first], durable: vec![(0, 0)], last: HashMap::new(), moments: Vec::new() }
+    }
+
+    /// The volume came to rest meanwhile, or went on.
+    pub(crate) fn at_moments(&mut self, moments: Range<u64>) {
+        self.moments.push(moments);
+    }
+
+    /// A moment at which the power may fail.
+    pub(crate) fn moment(&self, end: u64, rng: &mut fastrand::Rng) -> u64 {
+        let some =
+            (!self.moments.is_empty() && rng.bool()).then(|| &self.moments[rng.usize(0..self.moments.len())]);
+        let within = some.map_or(0..=end, |moments| moments.start..=moments.end);
+        rng.u64(within)
+    }
+
+    /// Everything done up to that time is durable.
+    pub(crate) fn all_durable(&mut self, at: u64) {
+        self.durable.push((at, self.states.len() - 1));
     }
 
     /// An operation that began at that time was done.
@@ -187,8 +209,9 @@ fn beside(run: &mut Run<'_>, deletion: &mut Deletion) -> Result<(), String> {
     Ok(())
 }
 
-/// A part of a life. It ends early if the journal stops, or if an operation fails in the middle because a device did and nobody can see what it has done.
-pub(crate) fn live(run: &mut Run<'_>, disks: &Disks, steps: u32, history: &mut History) {
+/// A part of a life. It ends early if the volume is shut down, if the journal stops, or if an operation fails in the middle because a device did and nobody can see what it has done.
+pub(crate) fn live(run: &mut Run<'_>, bed: &Bed<'_>, steps: u32, history: &mut History) {
+    let disks = bed.disks;
     let mut deletion = Deletion::default();
     for _ in 0..steps {
         let begun = disks.time.now();
@@ -204,6 +227,12 @@ pub(crate) fn live(run: &mut Run<'_>, disks: &Disks, steps: u32, history: &mut H
         let beside = beside(run, &mut deletion);
         assert!(beside.is_ok() || run.faults, "{beside:?} after {}", run.doing);
         match run.rng.u8(0..40) {
+            3 => {
+                rest(run, bed, history);
+                if run.over {
+                    return;
+                }
+            }
             0 => sync(run, history, disks, done),
             1 | 2 => {
                 let known: Vec<_> = history.last.iter().map(|(id, state)| (*id, *state)).collect();

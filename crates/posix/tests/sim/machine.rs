@@ -64,6 +64,16 @@ impl Shape {
         }
     }
 
+    /// How many devices.
+    pub(crate) fn disks(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// Whether an option has that value.
+    pub(crate) fn has(&self, option: &str, value: &str) -> bool {
+        self.settings.contains(&(option, value))
+    }
+
     /// A new volume.
     pub(crate) fn format(&self, seed: u64) -> Vec<MemDevice> {
         let devices: Vec<Arc<MemDevice>> = self

@@ -19,6 +19,8 @@ mod machine;
 mod model;
 mod observe;
 mod ops;
+mod rest;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use life::{History, assert_stopped, finish, live, recover};
 use machine::{Disks, ManualTime, Shape, start};
 use model::{Model, lines};
 use ops::Run;
+use rest::Bed;
 
 /// Longer than any seed can take, whatever else the machine does.
 const SEED_SECONDS_MAX: u64 = 300;
@@ -87,6 +90,8 @@ fn run<'w>(fs: &'w WriteFs, time: &'w Arc<ManualTime>, rng: &'w mut fastrand::Rn
         loose: None,
         faults: false,
         blind: false,
+        may_end: false,
+        over: false,
         doing: String::new(),
         block,
         snapshots: 0,
@@ -106,21 +111,23 @@ fn crashes(seed: u64, lives: u32, steps: u32, cuts: u32) {
         let fs = start(&shape, disks.devices(), &time, rng.u64(..)).unwrap();
         finish(&fs).unwrap();
         let mut run = run(&fs, &time, &mut rng, model.clone());
+        run.may_end = true;
         let many = run.rng.u32(steps / 3..steps);
         let mut history = History::new(run.model.clone());
-        live(&mut run, &disks, many, &mut history);
+        live(&mut run, &Bed { shape: &shape, disks: &disks }, many, &mut history);
+        let over = run.over;
         model = run.model;
         let end = disks.time.now();
         let mut chosen = None;
         for cut in 0..cuts {
-            let at = rng.u64(0..=end);
+            let at = history.moment(end, &mut rng);
             let what = format!("seed {seed} life {life} cut {cut} at {at} of {end}");
             let left = disks.crash(at, cut, &mut rng);
             let found = recover(&shape, &history, &left, at, &what);
             CRASHES.fetch_add(1, Ordering::Relaxed);
             chosen = Some((left, found));
         }
-        if rng.bool()
+        if (over || rng.bool())
             && let Some((left, found)) = chosen
         {
             (images, model) = (left, found);
@@ -159,17 +166,17 @@ fn full(seed: u64) {
     let fs = start(&shape, disks.devices(), &time, rng.u64(..)).unwrap();
     let mut run = run(&fs, &time, &mut rng, model);
     let mut history = History::new(run.model.clone());
-    live(&mut run, &disks, 40, &mut history);
+    live(&mut run, &Bed { shape: &shape, disks: &disks }, 40, &mut history);
     let mut filled = Vec::new();
     for name in [&b"full1"[..], b"full2"] {
         let begun = disks.time.now();
         let (big, len) = run.fill_up(name);
         history.push(begun, &run);
         filled.push(len);
-        live(&mut run, &disks, 60, &mut history);
+        live(&mut run, &Bed { shape: &shape, disks: &disks }, 60, &mut history);
         let is_gone = run.remove(big, &disks, &mut history);
         finish(&fs).unwrap();
-        live(&mut run, &disks, 5, &mut history);
+        live(&mut run, &Bed { shape: &shape, disks: &disks }, 5, &mut history);
         // What a snapshot saw stays in the snapshot above after its deletion, until that goes too.
         if !is_gone || run.snapshots > 0 {
             break;
@@ -221,7 +228,7 @@ fn failing(seed: u64, lives: u32) {
         let fs = start(&shape, disks.devices(), &time, rng.u64(..)).unwrap();
         let mut run = run(&fs, &time, &mut rng, model);
         let mut history = History::new(run.model.clone());
-        live(&mut run, &disks, 60, &mut history);
+        live(&mut run, &Bed { shape: &shape, disks: &disks }, 60, &mut history);
         let mut model = run.model;
         finish_all(&fs, &mut model);
         fs.live().stop().unwrap();
@@ -248,8 +255,8 @@ fn failing(seed: u64, lives: u32) {
                     disks.faulty[failing].inject(fault);
                 }
                 let mut run = run(&fs, &time, &mut rng, model.clone());
-                run.faults = true;
-                live(&mut run, &disks, 80, &mut history);
+                (run.faults, run.may_end) = (true, true);
+                live(&mut run, &Bed { shape: &shape, disks: &disks }, 80, &mut history);
             }
         }
         // The disk works again, or another has its content.

@@ -34,6 +34,10 @@ pub(crate) struct Run<'w> {
     pub(crate) faults: bool,
     /// What an operation did before it failed could not be seen.
     pub(crate) blind: bool,
+    /// Whether it may be stopped for good.
+    pub(crate) may_end: bool,
+    /// It was, and nothing can be changed any more.
+    pub(crate) over: bool,
     /// What is being done, for who reads a failure.
     pub(crate) doing: String,
     pub(crate) block: u64,
