@@ -517,6 +517,11 @@ impl Lifecycle {
         }
     }
 
+    /// Leaves the work of transitions to [`Lifecycle::own`], which another thread is about to call: who asks meanwhile waits for it, as long as he wants to.
+    pub fn hand_over(&self) {
+        self.core.lock().owned = true;
+    }
+
     /// Does the work of transitions from now on, in the calling thread, until [`Lifecycle::end`].
     pub fn own(&self) {
         self.core.lock().owned = true;

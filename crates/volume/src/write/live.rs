@@ -81,6 +81,7 @@ struct Owner(Arc<Lifecycle>);
 impl Owner {
     fn start(lifecycle: &Arc<Lifecycle>) -> std::io::Result<Owner> {
         let owned = Arc::clone(lifecycle);
+        lifecycle.hand_over();
         std::thread::Builder::new().name("frazil-life".to_owned()).spawn(move || owned.own())?;
         Ok(Owner(Arc::clone(lifecycle)))
     }
