@@ -9,4 +9,5 @@ mod moving;
 mod random;
 mod rules;
 mod subvolumes;
+mod thin;
 mod world;
