@@ -271,10 +271,12 @@ pub(crate) fn sync_pages(dir: &Path, traffic: Traffic) -> SyncPages {
         let (done, finished) = channel();
         let (dir, traffic) = (dir.clone(), traffic.clone());
         let started = thread::Builder::new().name("frazil-sync".into()).spawn(move || {
-            if let Ok(root) = File::open(dir) {
-                // An error is told to who made the pages dirty.
-                let _ = rustix::fs::syncfs(&root);
-                traffic.settle(&root, SYNC_PAGES_MAX);
+            // An error of what is written is told to who made it dirty.
+            match on_mount("sync", &dir) {
+                Ok(_) => traffic.settle(|| on_mount("stat", &dir).is_ok_and(|done| done), SYNC_PAGES_MAX),
+                Err(error) => {
+                    tracing::warn!("pages of mapped files are not written before the freeze: {error}")
+                }
             }
             // Nobody waits any more if it took too long.
             let _ = done.send(());
@@ -291,6 +293,14 @@ pub(crate) fn sync_pages(dir: &Path, traffic: Traffic) -> SyncPages {
             }
         }
     })
+}
+
+/// Runs `sync -f DIR` (`syncfs`) or `stat -f DIR` (a request that is never answered from a cache). These are processes of their own, because a thread of the
+/// serving process that waits for the mount could not be killed with it: it would keep the connection open that it waits for.
+fn on_mount(program: &str, dir: &Path) -> io::Result<bool> {
+    let mut command = Command::new(program);
+    command.arg("-f").arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().map(|status| status.success())
 }
 
 /// Has the mount table say whether it is read-only, if we may: the kernel does not know that a volume died. Does not wait.

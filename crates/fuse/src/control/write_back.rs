@@ -100,17 +100,13 @@ impl Traffic {
         }
     }
 
-    /// As [`write_back`], by a thread of the serving process that answers no request, after `syncfs`: waits until everything has arrived, no
-    /// longer than `wait_max`.
-    pub(crate) fn settle(&self, root: &File, wait_max: Duration) {
+    /// As [`write_back`], in the serving process, after `syncfs`: waits until everything has arrived, no longer than `wait_max`. `fence` has another
+    /// process make a request and wait for its answer; false if that cannot be done.
+    pub(crate) fn settle(&self, fence: impl Fn() -> bool, wait_max: Duration) {
         let deadline = Instant::now() + wait_max;
         while Instant::now() < deadline {
             let mark = self.mark();
-            // An error means that the mount is gone.
-            if rustix::fs::fgetxattr(root, SERVER_XATTR, &mut [0; 16]).is_err() {
-                return;
-            }
-            if self.await_writes(mark, deadline.saturating_duration_since(Instant::now())) {
+            if !fence() || self.await_writes(mark, deadline.saturating_duration_since(Instant::now())) {
                 return;
             }
             thread::sleep(PAUSE);
