@@ -4,10 +4,14 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use common::{FakeHost, Geometry, format, member, options, read};
-use frazil_device::{Access, Device, FileDevice, OpenOptions};
+use frazil_device::{Access, Device, FileDevice, MemDevice, OpenOptions};
 use frazil_journal::engine::driver::Driver;
 use frazil_journal::engine::{
     Dirty, FlushFailed, Journal, Options, Pin, PinClass, Start, SystemClock, Wait, Watermark,
@@ -20,6 +24,90 @@ use frazil_ondisk::{Bpos, BtreeId, KeyType};
 const GEOMETRY: Geometry = Geometry { bucket: Sectors(64), buckets: 16 };
 const THREADS: u64 = 8;
 const COMMITS: u64 = 200;
+
+/// A device whose writes hang when told so.
+#[derive(Debug)]
+struct Hanging {
+    inner: MemDevice,
+    hang: Mutex<bool>,
+    changed: Condvar,
+    hanging: AtomicBool,
+}
+
+impl Device for Hanging {
+    fn name(&self) -> &Arc<str> {
+        self.inner.name()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+
+    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> frazil_device::Result<()> {
+        self.inner.read_at(offset_bytes, buf)
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> frazil_device::Result<()> {
+        let mut hang = self.hang.lock().unwrap();
+        while *hang {
+            self.hanging.store(true, SeqCst);
+            hang = self.changed.wait(hang).unwrap();
+        }
+        drop(hang);
+        self.inner.write_at(offset_bytes, data)
+    }
+
+    fn flush(&self) -> frazil_device::Result<()> {
+        self.inner.flush()
+    }
+
+    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> frazil_device::Result<()> {
+        self.inner.discard(offset_bytes, len_bytes)
+    }
+}
+
+/// An entry that is open behind one that is being written is closed when that is done, also if only who waits for quiet is there to do it.
+#[test]
+fn quiet_comes_without_a_driver() {
+    let inner = MemDevice::new(GEOMETRY.device_bytes());
+    let (hang, changed) = (Mutex::new(false), Condvar::new());
+    let device = Arc::new(Hanging { inner, hang, changed, hanging: AtomicBool::new(false) });
+    let on: Arc<dyn Device> = device.clone();
+    let journal = Journal::start(
+        vec![member(0, on.clone(), GEOMETRY)],
+        format(),
+        Options { entry_bytes_max: 16384, ..options() },
+        Start { first: Seq(1), replay_from: Seq(1) },
+        FakeHost::new(on),
+        Arc::new(SystemClock::default()),
+    );
+    let commit = || {
+        let mut res = journal.reserve(7, Watermark::Normal, Wait::Forever).unwrap();
+        let key = KeyBuf::new(KeyType::COOKIE, Bpos::new(1, 1, 0), 0, 1u64.to_le_bytes());
+        res.push_key(EntryType::BTREE_KEYS, BtreeId(0), 0, key.as_key());
+        res.seq()
+    };
+    journal.flush_seq(commit()).unwrap();
+    *device.hang.lock().unwrap() = true;
+    std::thread::scope(|scope| {
+        let (journal, first) = (&journal, commit());
+        let writer = scope.spawn(move || journal.flush_seq(first));
+        while !device.hanging.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        assert!(commit() > first);
+        let (done, quiet) = channel();
+        scope.spawn(move || done.send(journal.quiesce()));
+        assert!(quiet.recv_timeout(Duration::from_millis(50)).is_err());
+        *device.hang.lock().unwrap() = false;
+        device.changed.notify_all();
+        writer.join().unwrap().unwrap();
+        let came = quiet.recv_timeout(Duration::from_secs(20));
+        // Lets the thread go, so that the test fails instead of hanging.
+        let _ = journal.flush();
+        came.unwrap().unwrap();
+    });
+}
 
 struct Cell(Pin);
 

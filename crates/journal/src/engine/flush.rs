@@ -135,7 +135,6 @@ impl Journal {
                 None => {
                     entry.io.must_flush = true;
                     if entry.phase == Phase::Open {
-                        entry.io.due = Duration::ZERO;
                         self.want_write(st);
                     }
                     return Ok(());
@@ -146,8 +145,11 @@ impl Journal {
         self.request_flush(st, at)
     }
 
-    /// Closes the open entry if nothing else is unwritten (spec 20 §9.6, "want write").
+    /// Closes the open entry if nothing else is unwritten (spec 20 §9.6, "want write"), else as soon as that is so.
     fn want_write(&self, st: &mut Locked) {
+        if let Some(entry) = st.entries.back_mut().filter(|entry| entry.phase == Phase::Open) {
+            entry.io.due = Duration::ZERO;
+        }
         if st.entries.len() == 1 {
             self.close_entry(st);
         }
