@@ -430,8 +430,8 @@ impl Machine {
         (self.state, self.must_halt) = (State::Dead, true);
         for joined in std::mem::take(&mut self.joined) {
             let answer = match joined {
-                // The freeze is lifted, if not in the way that was asked for. And who wanted it dead has that.
-                Joined::Thawer(..) | Joined::Other(_, Event::Shutdown(_)) => Ok(Answer::Done),
+                // The freeze is lifted, if not in the way that was asked for.
+                Joined::Thawer(..) => Ok(Answer::Done),
                 Joined::Other(id, Event::Unmount) => {
                     self.queue.insert(0, (id, Event::Unmount));
                     continue;
@@ -466,7 +466,11 @@ impl Machine {
             (_, Outcome::Done) => {
                 self.at_rest = true;
                 match after {
-                    After::Dead => self.die(SHUT_DOWN),
+                    // Who wanted it has what he asked for; the others who wait for its end have not.
+                    After::Dead => {
+                        self.answer_joined(&Ok(Answer::Done));
+                        self.die(SHUT_DOWN);
+                    }
                     After::ReadOnly => self.state = State::ReadOnly,
                     After::Gone | After::Frozen => self.state = State::Gone,
                 }

@@ -372,7 +372,7 @@ impl Lifecycle {
     /// Stops it for good: nothing is written from when this returns.
     ///
     /// # Errors
-    /// [`LifecycleError::Failed`] if what the mode promises could not be kept; it is stopped nevertheless.
+    /// [`LifecycleError::Failed`] or [`LifecycleError::Dead`] if what the mode promises could not be kept; it is stopped nevertheless.
     pub fn shutdown(&self, mode: ShutdownMode) -> Result<(), LifecycleError> {
         self.ask(Event::Shutdown(mode), None).map(drop)
     }
