@@ -35,6 +35,9 @@ pub(crate) const FS_TYPE: &str = "fuse.frazil";
 /// How long pages of mapped files are waited for, and how often is looked whether anybody still wants them.
 const SYNC_PAGES_MAX: Duration = Duration::from_secs(10);
 const SYNC_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long it is tried to have the mount table say that it is read-only, and the pause between.
+const SHOW_MAX: Duration = Duration::from_secs(10);
+const SHOW_PAUSE: Duration = Duration::from_millis(10);
 
 /// How to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,8 +311,16 @@ pub(crate) fn show_read_only(dir: &Path, options: &Options, read_only: bool) {
     let dir = dir.to_path_buf();
     let flags = MountFlags::BIND | Options { read_only, ..options.clone() }.flags();
     let started = thread::Builder::new().name("frazil-remount".into()).spawn(move || {
-        if let Err(error) = rustix::mount::mount_remount(&dir, flags, c"") {
-            tracing::debug!("{} cannot be shown as what it is: {error}", dir.display());
+        let deadline = Instant::now() + SHOW_MAX;
+        loop {
+            match rustix::mount::mount_remount(&dir, flags, c"") {
+                // Somebody who was just refused has not gone yet.
+                Err(Code::BUSY) if Instant::now() < deadline => thread::sleep(SHOW_PAUSE),
+                Err(error) => {
+                    return tracing::debug!("{} cannot be shown as what it is: {error}", dir.display());
+                }
+                Ok(()) => return,
+            }
         }
     });
     if let Err(error) = started {
