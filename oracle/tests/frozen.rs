@@ -3,44 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod mounted;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use frazil_btree::write::EngineOptions;
-use frazil_device::{Access, Device, OpenOptions as DeviceOptions};
-use frazil_fuse::control::{Client, HoldReport, Request, locate, write_back};
-use frazil_fuse::{Options, Writable};
+use frazil_fuse::control::{Client, HoldReport, Request, write_back};
 use frazil_oracle::{Job, Mount, Oracle};
-use frazil_posix::write::{WriteFs, WriteFsOptions};
-use frazil_volume::OpenOptions;
-use frazil_volume::build::{Builder, FormatOptions, NewDevice};
-use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
+
+use mounted::Mounted;
 
 /// Copies made.
 const COPIES: usize = 6;
-
-fn make(path: &Path) {
-    let device = DeviceOptions::new(Access::ReadWrite).create_bytes(128 << 20).open(path).unwrap();
-    let options = FormatOptions { created_ns: 1_700_000_000_000_000_000, ..FormatOptions::default() };
-    let devices = vec![NewDevice::new(Arc::new(device) as Arc<dyn Device>)];
-    let mut builder = Builder::new(devices, &options).unwrap();
-    builder.push_first_subvolume().unwrap();
-    builder.push_empty_root().unwrap();
-    builder.finish().unwrap();
-}
-
-fn open(path: &Path) -> Writable {
-    let device = Arc::new(DeviceOptions::new(Access::ReadWrite).open(path).unwrap()) as Arc<dyn Device>;
-    let foundation = open_rw(vec![device], OpenOptions::default(), &WriteOptions::default()).unwrap();
-    let engine = EngineOptions { seed: 1, restart_one_in: 0 };
-    let live =
-        Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
-    let clock = Arc::new(SystemWallClock);
-    Writable::new(WriteFs::new(live, WriteFsOptions { clock, seed: 1 }).unwrap()).unwrap()
-}
 
 /// Makes, renames and removes files in a directory, and counts how often, until told to stop.
 fn change(dir: &Path, stop: &AtomicBool, rounds: &AtomicU64) {
@@ -80,14 +56,8 @@ fn copy_frozen(client: &mut Client, dir: &Path, image: &Path, copy: &Path) -> Du
 #[test]
 fn copies_of_a_frozen_mount_are_right() {
     let files = tempfile::tempdir().unwrap();
-    let (image, dir) = (files.path().join("image"), files.path().join("mnt"));
-    make(&image);
-    fs::create_dir(&dir).unwrap();
-    let writable = open(&image);
-    let mut options = Options::new(image.display().to_string());
-    options.read_only = false;
-    let mount = frazil_fuse::mount(Arc::clone(writable.fs()), &dir, &options).unwrap();
-    let mut client = Client::connect(&locate(&dir).unwrap()).unwrap();
+    let mut mounted = Mounted::new(files.path(), 128 << 20);
+    let dir = mounted.dir.clone();
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let copies: Vec<PathBuf> = (0..COPIES).map(|i| files.path().join(format!("copy{i}"))).collect();
     std::thread::scope(|scope| {
@@ -101,15 +71,12 @@ fn copies_of_a_frozen_mount_are_right() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             fs::write(dir.join("marker"), format!("before copy {i}")).unwrap();
-            let took = copy_frozen(&mut client, &dir, &image, copy);
+            let took = copy_frozen(&mut mounted.client, &dir, &mounted.image, copy);
             println!("copy {i}: frozen after {took:?}");
         }
         stop.store(true, Ordering::Relaxed);
     });
-    drop(client);
-    mount.unmount().unwrap();
-    drop(mount);
-    writable.stop().unwrap();
+    mounted.end();
 
     let marker = |i: usize| format!("test \"$(cat marker)\" = 'before copy {i}'");
     let job = |(i, copy): (usize, &PathBuf)| {

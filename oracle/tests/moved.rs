@@ -10,9 +10,7 @@
     reason = "a panic is how a test fails; what is shared is public"
 )]
 
-#[path = "../../crates/posix/tests/observe/mod.rs"]
-#[allow(dead_code, reason = "shared with other tests")]
-mod observe;
+mod same_tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,16 +20,15 @@ use frazil_device::{Access, Device, OpenOptions as DeviceOptions};
 use frazil_journal::engine::HaltReason;
 use frazil_ondisk::superblock::options::OptionSpec;
 use frazil_oracle::{Job, Mount, Oracle};
+use frazil_posix::NodeId;
 use frazil_posix::write::{Allocate, Caller, NewNode, WriteFs, WriteFsOptions};
-use frazil_posix::{Fs, NodeId};
-use frazil_testing::compare::Comparison;
-use frazil_testing::manifest::Manifest;
 use frazil_volume::build::{Encryption, FormatOptions, NewDevice, format};
-use frazil_volume::check::{Severity, check};
 use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
 use frazil_volume::{OpenOptions, Passphrase, open};
 use zeroize::Zeroizing;
+
+use same_tree::assert_same_tree;
 
 const PASSPHRASE: &[u8] = b"open";
 const ROOT: &Caller<'static> = &Caller::ROOT;
@@ -168,23 +165,6 @@ fn data(rng: &mut fastrand::Rng, len: usize) -> Vec<u8> {
     (0..len).map(|i| if i / 2000 % 2 == 0 { rng.u8(..) } else { 7 }).collect()
 }
 
-/// The tree as we see it, without recovering anything, against what the driver saw.
-fn assert_same_tree(paths: &[PathBuf], theirs: &Manifest, what: &str) {
-    let volume = with_passphrase(|options| open(devices(paths, Access::ReadOnly), options)).unwrap();
-    let findings = check(&volume).findings;
-    let wrong: Vec<_> = findings.iter().filter(|f| f.severity() != Severity::Pending).collect();
-    assert!(wrong.is_empty(), "{what}: {wrong:#?}");
-    let fs = Fs::new(Arc::new(volume));
-    let mut differences = Vec::new();
-    let seen = observe::observe_all(&fs, &mut differences);
-    let read = |path: &[u8]| {
-        let attr = observe::at_path(&fs, path).map_err(|e| e.to_string())?;
-        observe::content(&fs, &attr).map_err(|e| e.to_string())
-    };
-    differences.extend(Comparison::new(theirs).run(seen, read));
-    assert_eq!(differences, Vec::<String>::new(), "{what}");
-}
-
 #[test]
 fn the_driver_finds_nothing_wrong_with_what_was_moved() {
     let dir = tempfile::tempdir().unwrap();
@@ -206,6 +186,8 @@ fn the_driver_finds_nothing_wrong_with_what_was_moved() {
     assert_eq!(objections, [""; 0]);
     assert_eq!(verdicts.len(), CASES.len());
     for (case, verdict) in CASES.iter().zip(&verdicts) {
-        assert_same_tree(&case.paths(dir.path()), verdict.mounts[0].tree.as_ref().unwrap(), case.name);
+        let ours = devices(&case.paths(dir.path()), Access::ReadOnly);
+        let volume = with_passphrase(|options| open(ours, options)).unwrap();
+        assert_same_tree(volume, verdict.mounts[0].tree.as_ref().unwrap(), case.name);
     }
 }

@@ -9,9 +9,7 @@
     reason = "a panic is how a test fails; what is shared is public"
 )]
 
-#[path = "../../crates/posix/tests/observe/mod.rs"]
-#[allow(dead_code, reason = "shared with other tests")]
-mod observe;
+mod same_tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,15 +17,14 @@ use std::sync::Arc;
 use frazil_btree::write::EngineOptions;
 use frazil_device::{Access, Device, OpenOptions as DeviceOptions};
 use frazil_oracle::{Job, Mount, Oracle, Outcome, Writes};
+use frazil_posix::NodeId;
 use frazil_posix::write::{Allocate, Caller, Front, NewNode, RenameMode, SetXattr, WriteFs, WriteFsOptions};
-use frazil_posix::{Fs, NodeId};
-use frazil_testing::compare::Comparison;
-use frazil_testing::manifest::Manifest;
 use frazil_volume::build::{FormatOptions, NewDevice, format};
-use frazil_volume::check::{Severity, check};
 use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
-use frazil_volume::{OpenOptions, open};
+use frazil_volume::{OpenOptions, Volume, open};
+
+use same_tree::assert_same_tree;
 
 const DEVICE_BYTES: u64 = 192 << 20;
 const DIRS: usize = 4;
@@ -37,6 +34,10 @@ const CHANGES: usize = 300;
 
 fn device(path: &Path, access: Access) -> Arc<dyn Device> {
     Arc::new(DeviceOptions::new(access).create_bytes(DEVICE_BYTES).open(path).unwrap())
+}
+
+fn read(path: &Path) -> Volume {
+    open(vec![device(path, Access::ReadOnly)], OpenOptions::default()).unwrap()
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -147,23 +148,6 @@ done
 sync
 "#;
 
-/// The tree as we see it, without recovering anything, against what the driver saw.
-fn assert_same_tree(path: &Path, theirs: &Manifest, what: &str) {
-    let volume = open(vec![device(path, Access::ReadOnly)], OpenOptions::default()).unwrap();
-    let findings = check(&volume).findings;
-    let wrong: Vec<_> = findings.iter().filter(|f| f.severity() != Severity::Pending).collect();
-    assert!(wrong.is_empty(), "{what}: {wrong:#?}");
-    let fs = Fs::new(Arc::new(volume));
-    let mut differences = Vec::new();
-    let seen = observe::observe_all(&fs, &mut differences);
-    let read = |path: &[u8]| {
-        let attr = observe::at_path(&fs, path).map_err(|e| e.to_string())?;
-        observe::content(&fs, &attr).map_err(|e| e.to_string())
-    };
-    differences.extend(Comparison::new(theirs).run(seen, read));
-    assert_eq!(differences, Vec::<String>::new(), "{what}");
-}
-
 #[test]
 fn a_volume_changes_hands() {
     let (turns, seed) = (number("FRAZIL_TURNS", 3), number("FRAZIL_SEED", 1));
@@ -186,8 +170,8 @@ fn a_volume_changes_hands() {
         assert_eq!(verdict.objections(), Vec::<String>::new(), "turn {turn}");
         assert_eq!(verdict.outcome, Outcome::Finished);
         let [first, .., last] = &verdict.mounts[..] else { panic!("{verdict:?}") };
-        assert_same_tree(&before, first.tree.as_ref().unwrap(), &format!("turn {turn}, after ours"));
-        assert_same_tree(&image, last.tree.as_ref().unwrap(), &format!("turn {turn}, after theirs"));
+        assert_same_tree(read(&before), first.tree.as_ref().unwrap(), &format!("turn {turn}, after ours"));
+        assert_same_tree(read(&image), last.tree.as_ref().unwrap(), &format!("turn {turn}, after theirs"));
         std::fs::remove_file(&before).unwrap();
     }
 }

@@ -24,36 +24,8 @@ use run::{Opening, checked, errors, frazil};
 use volume::Volume;
 
 impl Volume {
-    fn mounted() -> Volume {
-        let mut volume = Volume::new();
-        volume.mount();
-        volume
-    }
-
-    fn dir(&self) -> String {
-        self.path("").to_str().unwrap().trim_end_matches('/').to_owned()
-    }
-
-    /// Runs a command about paths in the mount, which begin with `@`.
-    fn command(&self, arguments: &[&str]) -> Command {
-        frazil(arguments.iter().map(|argument| argument.replacen('@', &self.dir(), 1)))
-    }
-
-    fn text(&self, arguments: &[&str]) -> String {
-        String::from_utf8(checked(self.command(arguments))).unwrap()
-    }
-
     fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.text(arguments)).unwrap()
-    }
-
-    /// The one line with which it is refused.
-    fn refused(&self, arguments: &[&str], exit_code: i32) -> String {
-        let output = self.command(arguments).output().unwrap();
-        let told = errors(&output);
-        assert_eq!(output.status.code(), Some(exit_code), "{arguments:?}: {told}");
-        assert_eq!((output.stdout.len(), told.lines().count()), (0, 1), "{arguments:?}: {told}");
-        told.strip_prefix("error: ").unwrap().trim_end().to_owned()
     }
 
     /// Waits until what was deleted is gone from the disk.

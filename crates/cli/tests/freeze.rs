@@ -27,27 +27,13 @@ use volume::Volume;
 const LONG: Duration = Duration::from_secs(20);
 
 impl Volume {
-    fn mounted() -> Volume {
-        let mut volume = Volume::new();
-        volume.mount();
-        volume
-    }
-
-    fn dir(&self) -> String {
-        self.path("").to_str().unwrap().trim_end_matches('/').to_owned()
-    }
-
-    /// Runs a command about the mount, which is `@` in the arguments.
-    fn command(&self, arguments: &[&str]) -> Command {
-        frazil(arguments.iter().map(|argument| argument.replace('@', &self.dir())))
-    }
-
     fn output(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    fn text(&self, arguments: &[&str]) -> String {
-        String::from_utf8(checked(self.command(arguments))).unwrap().trim_end().to_owned()
+    /// The token that a freeze prints.
+    fn token(&self, arguments: &[&str]) -> String {
+        self.text(arguments).strip_suffix('\n').unwrap().to_owned()
     }
 
     fn status(&self) -> Value {
@@ -68,15 +54,6 @@ impl Volume {
             assert!(begin.elapsed() < LONG, "{}", self.text(&["status", "@"]));
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    /// The one line with which it is refused.
-    fn refused(&self, arguments: &[&str], exit_code: i32) -> String {
-        let output = self.output(arguments);
-        let told = errors(&output);
-        assert_eq!(output.status.code(), Some(exit_code), "{arguments:?}: {told}");
-        assert_eq!((output.stdout.len(), told.lines().count()), (0, 1), "{arguments:?}: {told}");
-        told.strip_prefix("error: ").unwrap().trim_end().to_owned()
     }
 
     /// Unmounts it; the volume must be right. There may be warnings, of freezes that ended early.
@@ -197,7 +174,7 @@ fn whoever_changes_something_waits_and_readers_do_not() {
     let mut volume = Volume::mounted();
     fs::write(volume.path("file"), b"before").unwrap();
     (0..40).for_each(|i| fs::write(volume.path(&format!("old{i}")), b"").unwrap());
-    let token = volume.text(&["freeze", "@"]);
+    let token = volume.token(&["freeze", "@"]);
     let status = volume.status();
     let holder = &status["lifecycle"]["holders"][0];
     assert_eq!((&status["lifecycle"]["state"], &holder["token"]), (&"frozen".into(), &token.as_str().into()));
@@ -245,7 +222,7 @@ fn whoever_changes_something_waits_and_readers_do_not() {
 #[test]
 fn a_freeze_ends_when_its_time_is_up() {
     let mut volume = Volume::mounted();
-    let token = volume.text(&["freeze", "@", "--timeout", "0.3"]);
+    let token = volume.token(&["freeze", "@", "--timeout", "0.3"]);
     assert_eq!(volume.state(), "frozen");
     fs::write(volume.path("file"), b"waits for the time to be up").unwrap();
     assert_eq!(volume.state(), "read-write");
@@ -280,8 +257,8 @@ fn a_hold_ends_with_its_owner() {
 #[test]
 fn several_may_hold_it() {
     let mut volume = Volume::mounted();
-    let first = volume.text(&["freeze", "@", "--no-timeout"]);
-    let second = volume.text(&["freeze", "@", "--timeout", "1h"]);
+    let first = volume.token(&["freeze", "@", "--no-timeout"]);
+    let second = volume.token(&["freeze", "@", "--timeout", "1h"]);
     let mut third = volume.hold();
     assert!(first != second && volume.holders() == 3);
     assert!(volume.refused(&["freeze", "@", "--exclusive"], 16).contains("frozen already"));
@@ -289,7 +266,7 @@ fn several_may_hold_it() {
     volume.text(&["thaw", "@", "--holder", &second]);
     volume.text(&["thaw", "@"]);
     assert_eq!((volume.state(), volume.holders()), ("frozen".into(), 1));
-    let fourth = volume.text(&["freeze", "@"]);
+    let fourth = volume.token(&["freeze", "@"]);
     volume.text(&["thaw", "@", "--force"]);
     assert_eq!((volume.state(), volume.holders()), ("read-write".into(), 0));
     assert!(volume.refused(&["thaw", "@", "--holder", &fourth], 110).contains("may be torn"));

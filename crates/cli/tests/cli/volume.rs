@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::run::{checked, errors, frazil};
@@ -25,12 +25,43 @@ impl Volume {
         volume
     }
 
+    /// A new one, mounted.
+    pub(crate) fn mounted() -> Volume {
+        let mut volume = Volume::new();
+        volume.mount();
+        volume
+    }
+
     pub(crate) fn image(&self) -> PathBuf {
         self.files.path().join("image")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.files.path().join("mnt").join(name)
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn dir(&self) -> String {
+        self.path("").to_str().unwrap().trim_end_matches('/').to_owned()
+    }
+
+    /// A command about the mount, which is `@` in the arguments.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        frazil(arguments.iter().map(|argument| argument.replace('@', &self.dir())))
+    }
+
+    /// What such a command says when it succeeds.
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
+        String::from_utf8(checked(self.command(arguments))).unwrap()
+    }
+
+    /// The one line with which it is refused.
+    pub(crate) fn refused(&self, arguments: &[&str], exit_code: i32) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let told = errors(&output);
+        assert_eq!(output.status.code(), Some(exit_code), "{arguments:?}: {told}");
+        assert_eq!((output.stdout.len(), told.lines().count()), (0, 1), "{arguments:?}: {told}");
+        told.strip_prefix("error: ").unwrap().trim_end().to_owned()
     }
 
     /// Mounts it, served by a child that can be killed.
@@ -47,7 +78,7 @@ impl Volume {
 
     pub(crate) fn is_mounted(&self) -> bool {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        mounts.contains(&format!(" {} ", self.path("").to_str().unwrap().trim_end_matches('/')))
+        mounts.contains(&format!(" {} ", self.dir()))
     }
 
     /// Unmounts it; the volume must be clean and right.
