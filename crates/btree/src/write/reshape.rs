@@ -309,6 +309,7 @@ impl Engine {
         fallback: Option<&KeyFormat>,
     ) -> Result<Fresh, CommitError> {
         let node = self.writer.first(span, self.new_node_seq(), counter, keys, fallback)?;
+        self.check_halted()?;
         let NodeArea { ptrs, hold } = self.space.allocate(Watermark::Reclaim)?;
         self.writer.write(ptrs.iter().copied(), Sectors(0), &node.bytes)?;
         let pointer = node.pointer(&ptrs);

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use frazil_journal::JournalError;
 use frazil_ondisk::KeyType;
 use frazil_ondisk::jset::EntryType;
 use frazil_ondisk::node::{BtreePtrV2, NodePtr, SortedKeys, SortedKeysBuilder, btree_ptr_key};
@@ -46,10 +47,6 @@ impl Engine {
 
     /// Writes what the snapshot shows. True if the node was asked for meanwhile.
     fn write(&self, node: &Arc<DirtyNode>, snapshot: &Snapshot) -> Result<bool, CommitError> {
-        // What has stopped says so; a node may hold changes by now that never reach the journal (spec 70 §4.2).
-        if let Some(reason) = self.journal.halted() {
-            return Err(CommitError::Journal(frazil_journal::JournalError::Halted(reason)));
-        }
         if snapshot.node.delta().words() > snapshot.room_words {
             return self.replace(node, snapshot).map(|()| false);
         }
@@ -80,6 +77,7 @@ impl Engine {
         };
         let ptr_key = self.pointer_to(span)?;
         let ptr = decode(span, &ptr_key)?;
+        self.check_halted()?;
         let range = self.writer.write(ptr.ptrs(), old.sectors_written(), &bytes)?;
         let keys = Arc::new(merged(old));
 
@@ -98,6 +96,12 @@ impl Engine {
         self.trees.cache.recharge(node.cell.id());
         self.relieve_parents(committed);
         Ok(again)
+    }
+
+    /// Once the journal has stopped no node is written any more and no place for one is looked for (spec 70 §5.4); a node may hold changes by
+    /// then that never reach the journal. Asked before either.
+    pub(crate) fn check_halted(&self) -> Result<(), CommitError> {
+        self.journal.halted().map_or(Ok(()), |reason| Err(CommitError::Journal(JournalError::Halted(reason))))
     }
 
     /// The pointer to the node that covers `span`, read if need be.
