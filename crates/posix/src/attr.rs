@@ -5,7 +5,8 @@ use std::fmt;
 use frazil_ondisk::units::{Inum, SubvolId};
 
 /// An inode as one subvolume sees it. The same inode number in another subvolume is another file, unless both see
-/// the same version of it (spec 40 §1.1).
+/// the same version of it (spec 40 §1.1). When the object is removed its number is given out again, unless somebody holds it
+/// ([`crate::write::WriteFs::hold`]); the generation in [`Attr`] tells the two apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct NodeId {
     /// The subvolume through which the inode is seen.

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::dirent::DirentTarget;
 use frazil_ondisk::values::inode::{FileType as DirentType, Inode, InodeFlags, InodeOpt, InodeOpts};
 
@@ -13,6 +12,7 @@ use super::acl::SETGID;
 use super::caller::{Caller, must_be_mutable};
 use super::entries::must_be_name;
 use super::front::Front;
+use super::numbers::Draw;
 use super::op::{Object, Op, Place};
 use crate::attr::{Attr, FileType, NodeId};
 use crate::error::{Error, Result};
@@ -88,8 +88,8 @@ impl Front<'_> {
         if let NewNode::Symlink(target) = what {
             return self.create_symlink(dir, name, target, caller);
         }
-        let mut number = None;
-        self.change(|op| {
+        let mut number = self.numbers.draw();
+        let attr = self.change(|op| {
             let mut parent = op.directory(dir)?;
             let slot = op.search_name(&parent, name)?.free()?;
             let mut made = op.make((&parent, &parent.place), what, perm, caller, &mut number)?;
@@ -98,7 +98,9 @@ impl Front<'_> {
             op.put_entry(&parent, slot, name, (DirentTarget::Inode(made.inum), dirent_type(&made.inode)));
             op.gains_entry(&mut parent, &made.inode)?;
             self.names.attr(made.node(), &made.inode)
-        })
+        })?;
+        number.keep();
+        Ok(attr)
     }
 
     /// Makes a regular file without a name, which the caller holds. It is removed when it is released, unless [`Front::link`] gave it a
@@ -113,7 +115,7 @@ impl Front<'_> {
         linkable: bool,
         caller: &Caller<'_>,
     ) -> Result<Attr> {
-        let mut number = None;
+        let mut number = self.numbers.draw();
         let attr = self.change(|op| {
             let parent = op.directory(dir)?;
             let mut made = op.make((&parent, &parent.place), NewNode::File, perm, caller, &mut number)?;
@@ -121,6 +123,7 @@ impl Front<'_> {
             op.put(&made);
             self.names.attr(made.node(), &made.inode)
         })?;
+        number.keep();
         self.holds.add_nameless(attr.node, linkable);
         Ok(attr)
     }
@@ -135,10 +138,10 @@ impl Front<'_> {
             return Err(Error::Invalid("a zero byte in the target"));
         }
         let parent = self.change(|op| op.directory(dir))?;
-        let mut number = Some(self.numbers.next(&self.names.btrees)?);
+        let mut number = self.numbers.draw();
         let like = Inode { opts: inherited(&parent.inode), ..Inode::default() };
-        let stored = self.store_target(number.unwrap_or_default(), &like, target)?;
-        self.change(|op| {
+        let stored = self.store_target(number.number(&self.names.btrees)?, &like, target)?;
+        let attr = self.change(|op| {
             let mut parent = op.directory(dir)?;
             let slot = op.search_name(&parent, name)?.free()?;
             let what = NewNode::Symlink(target);
@@ -149,7 +152,9 @@ impl Front<'_> {
             op.put_entry(&parent, slot, name, (DirentTarget::Inode(made.inum), dirent_type(&made.inode)));
             op.gains_entry(&mut parent, &made.inode)?;
             self.names.attr(made.node(), &made.inode)
-        })
+        })?;
+        number.keep();
+        Ok(attr)
     }
 }
 
@@ -162,7 +167,7 @@ impl Op<'_, '_> {
         what: NewNode<'_>,
         perm: u16,
         caller: &Caller<'_>,
-        number: &mut Option<Inum>,
+        number: &mut Draw<'_>,
     ) -> Result<Object> {
         must_be_mutable(&dir.inode)?;
         let kind = what.kind();
@@ -200,9 +205,10 @@ impl Op<'_, '_> {
             flags: 0,
         };
         self.fs.must_have_room()?;
-        let inum = self.new_number(number)?;
+        let (inum, generation) = self.new_number(number)?;
         let made = self.fs.maker.inode(&new, self.fs.random(), inherited(&dir.inode));
-        let inode = made.map_err(|_| Error::Invalid("device number"))?;
+        let mut inode = made.map_err(|_| Error::Invalid("device number"))?;
+        inode.generation = generation;
         let made = Object { place: Arc::clone(place), inum, inode };
         self.put_acls(&made, &acls)?;
         Ok(made)

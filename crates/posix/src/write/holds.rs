@@ -52,6 +52,8 @@ pub(crate) enum Released {
     Kept,
     /// Its inode has no name: it is to be removed.
     Remove,
+    /// What remained of a directory that is removed already is forgotten.
+    Forgotten,
 }
 
 impl Holds {
@@ -75,7 +77,8 @@ impl Holds {
         }
         match held.remove(node).map(|hold| hold.state) {
             Some(State::Nameless { .. } | State::Dead) => Released::Remove,
-            _ => Released::Kept,
+            Some(State::Remains(_)) => Released::Forgotten,
+            Some(State::Named) | None => Released::Kept,
         }
     }
 
@@ -103,14 +106,15 @@ impl Holds {
             .is_some_and(|h| matches!(h.state, State::Nameless { linkable: true }))
     }
 
-    /// A directory was removed; `last` is its inode as it was.
-    pub(crate) fn removed(&self, node: NodeId, last: &Inode) {
-        if let Some(hold) = self.0.lock().objects.get_mut(&node) {
-            let mut last = *last;
-            last.nlink_raw = 0;
-            last.flags.set(InodeFlags::UNLINKED, true);
-            hold.state = State::Remains(Box::new(last));
-        }
+    /// A directory was removed; `last` is its inode as it was. True if somebody holds it, and sees what remains.
+    pub(crate) fn removed(&self, node: NodeId, last: &Inode) -> bool {
+        let mut held = self.0.lock();
+        let Some(hold) = held.objects.get_mut(&node) else { return false };
+        let mut last = *last;
+        last.nlink_raw = 0;
+        last.flags.set(InodeFlags::UNLINKED, true);
+        hold.state = State::Remains(Box::new(last));
+        true
     }
 
     /// What remains of a removed directory.
@@ -192,8 +196,9 @@ mod tests {
         assert!(holds.0.lock().in_subvols.is_empty());
 
         holds.add(a);
-        holds.removed(a, &Inode { nlink_raw: 3, ..Inode::default() });
+        assert!(holds.removed(a, &Inode { nlink_raw: 3, ..Inode::default() }));
         assert_eq!(holds.remains(a).map(|inode| inode.nlink()), Some(0));
-        assert_eq!((holds.drop(a, 1), holds.remains(a)), (Released::Kept, None));
+        assert_eq!((holds.drop(a, 1), holds.remains(a)), (Released::Forgotten, None));
+        assert!(!holds.removed(a, &Inode::default()));
     }
 }

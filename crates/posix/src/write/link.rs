@@ -121,7 +121,7 @@ impl Front<'_> {
                 Ok(Removed::Directory(target))
             })?;
             match removed {
-                Removed::Directory(target) => self.holds.removed(target.node(), &target.inode),
+                Removed::Directory(target) => self.after_directory(&target),
                 Removed::Subvolume => self.names.refresh_snapshots()?,
                 Removed::Partly => continue,
                 Removed::BlockedByUnlinked => {

@@ -13,7 +13,7 @@ use frazil_ondisk::values::subvolume::Subvolume;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 
 use super::WriteFs;
-use super::numbers::versions;
+use super::numbers::{Draw, versions};
 use crate::attr::{NodeId, Timestamp};
 use crate::error::{Error, Result};
 use crate::namespace::decode_inode;
@@ -179,17 +179,32 @@ impl<'a, 'e> Op<'a, 'e> {
         self.t.put(BtreeId::INODES, KeyBuf::new(KeyType::INODE_GENERATION, pos, 0, value));
     }
 
-    /// A number for a new inode. `given` keeps it when the operation is run again.
-    pub(crate) fn new_number(&mut self, given: &mut Option<Inum>) -> Result<Inum> {
+    /// A number for a new inode, and the generation it begins with: what was removed there before left that behind (spec 40 §3.2).
+    pub(crate) fn new_number(&mut self, draw: &mut Draw<'_>) -> Result<(Inum, u32)> {
         loop {
-            let inum = match *given {
-                Some(inum) => inum,
-                None => *given.insert(self.fs.numbers.next(&self.fs.names.btrees)?),
-            };
-            if self.t.cursor(BtreeId::INODES, versions(inum)).next()?.is_none() {
-                return Ok(inum);
+            let inum = draw.number(&self.fs.names.btrees)?;
+            // Of a removed directory its holders see what is left, under its number.
+            match self.generation_of_free(inum)? {
+                Some(generation) if self.fs.holds.subvols_of(inum).is_empty() => {
+                    return Ok((inum, generation));
+                }
+                _ => draw.reject(),
             }
-            *given = None;
         }
+    }
+
+    /// The generation that the next inode with this number has; `None` if there is one in some snapshot, or who knows what.
+    fn generation_of_free(&self, inum: Inum) -> Result<Option<u32>> {
+        let mut generation = 0;
+        let mut cursor = self.t.cursor(BtreeId::INODES, versions(inum));
+        while let Some(key) = cursor.next()? {
+            match InodeGeneration::decode(key.value) {
+                Ok(left) if key.k.ty == KeyType::INODE_GENERATION => {
+                    generation = generation.max(left.generation);
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(generation))
     }
 }

@@ -17,7 +17,7 @@ use frazil_volume::lifecycle::{FrontKind, NotNow};
 use super::WriteFs;
 use super::front::Front;
 use super::holds::Released;
-use super::op::Op;
+use super::op::{Object, Op};
 use crate::attr::NodeId;
 use crate::error::Result;
 use crate::hashed::slots;
@@ -45,12 +45,14 @@ impl WriteFs {
     /// Somebody who held the object `count` times does not use it any more. If nobody does, and it has no name, it is removed: now, or,
     /// because this never waits, by [`Front::remove_released`] when the volume is no longer frozen or read-only.
     pub fn release(&self, node: NodeId, count: u64) {
-        if self.holds.drop(node, count) == Released::Remove {
-            match self.try_front(FrontKind::Removal) {
+        match self.holds.drop(node, count) {
+            Released::Kept => {}
+            Released::Forgotten => self.numbers.removed(node.inum),
+            Released::Remove => match self.try_front(FrontKind::Removal) {
                 Ok(front) => front.remove_soon(node),
                 // If it never can be changed again, the next start finds it.
                 Err(NotNow::Blocked | NotNow::ReadOnly) => self.released.lock().push(node),
-            }
+            },
         }
     }
 
@@ -95,6 +97,13 @@ impl Front<'_> {
         }
     }
 
+    /// A directory was removed, inode and all.
+    pub(crate) fn after_directory(&self, dir: &Object) {
+        if !self.holds.removed(dir.node(), &dir.inode) {
+            self.numbers.removed(dir.inum);
+        }
+    }
+
     /// The version of an inode that a subvolume sees.
     fn version_seen(&self, node: NodeId) -> Result<Option<Bpos>> {
         let Some(subvol) = self.names.subvol(node.subvol)? else { return Ok(None) };
@@ -115,6 +124,9 @@ impl Front<'_> {
                 Step::Kept => break,
                 Step::Gone { above } => (at, removed) = (above, removed + 1),
             }
+        }
+        if removed > 0 {
+            self.numbers.removed(Inum(pos.offset));
         }
         Ok(removed)
     }

@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use frazil_ondisk::units::Inum;
 use frazil_ondisk::values::dirent::DirentTarget;
 use frazil_ondisk::values::inode::InodeFlags;
 
@@ -17,6 +16,7 @@ use super::create::{NewNode, dirent_type};
 use super::entries::{Entry, NameSearch, must_be_name};
 use super::front::Front;
 use super::link::reinherit;
+use super::numbers::Draw;
 use super::op::{Object, Op};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
@@ -66,7 +66,7 @@ impl Front<'_> {
         if whiteout && mode == RenameMode::Exchange {
             return Err(Error::Invalid("an exchange leaves no place for a whiteout"));
         }
-        let mut number = None;
+        let mut number = self.numbers.draw();
         loop {
             let done = self.change(|op| {
                 let mut rename = Rename::look(op, from, to)?;
@@ -88,10 +88,11 @@ impl Front<'_> {
                 Ok(replaced)
             })?;
             if let Some(dir) = &done.directory {
-                self.holds.removed(dir.node(), &dir.inode);
+                self.after_directory(dir);
             }
             self.after_last_name(done.nameless);
             if !done.partly {
+                number.keep();
                 return Ok(());
             }
         }
@@ -311,7 +312,7 @@ impl<'n> Rename<'n> {
         &mut self,
         op: &mut Op<'_, '_>,
         caller: &Caller<'_>,
-        number: &mut Option<Inum>,
+        number: &mut Draw<'_>,
     ) -> Result<()> {
         let slot = op.search_name(&self.src_dir, self.src.name)?.free()?;
         let what = NewNode::CharDevice(0, 0);

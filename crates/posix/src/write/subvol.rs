@@ -37,7 +37,7 @@ impl Front<'_> {
     /// As [`Front::create`] of a directory.
     pub fn create_subvolume(&self, dir: NodeId, name: &[u8], perm: u16, caller: &Caller<'_>) -> Result<Attr> {
         must_be_name(name)?;
-        let mut number = None;
+        let mut number = self.numbers.draw();
         let root = self.change(|op| {
             let mut parent = op.directory(dir)?;
             let slot = op.search_name(&parent, name)?.free()?;
@@ -67,6 +67,7 @@ impl Front<'_> {
             op.put_subvol_entry(&mut parent, slot, name, subvol);
             Ok(root.node())
         })?;
+        number.keep();
         self.names.refresh_snapshots()?;
         self.getattr(root)
     }

@@ -6,6 +6,7 @@ mod chains;
 mod crash;
 mod model;
 mod moving;
+mod numbers;
 mod random;
 mod rules;
 mod subvolumes;
