@@ -20,6 +20,7 @@ use crate::directory::{self, Demand};
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::node_ids::{FuseId, NodeIds};
+use crate::notify::ThroughCache;
 use crate::removals::Removals;
 use crate::reply::{FOR_EVER, NOT_AT_ALL, Reply, Shown};
 use crate::request::{Op, Request, forget_pairs};
@@ -57,6 +58,7 @@ pub(crate) struct Adapter<F> {
     /// The kernel opens files, and directories, without asking if told so once.
     pub(crate) opens_itself: (bool, bool),
     removals: Removals,
+    pub(crate) through_cache: ThroughCache,
 }
 
 pub(crate) type Outcome = Result<(), Errno>;
@@ -78,8 +80,8 @@ impl<F: Filesystem> Adapter<F> {
         let names_valid = if folding { NOT_AT_ALL } else { FOR_EVER };
         let shown = Shown { block_bytes: fs.statfs()?.block_bytes, valid: FOR_EVER, names_valid };
         let (ids, demand) = (NodeIds::default(), Demand::default());
-        let removals = Removals::default();
-        Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false), removals })
+        let (removals, through_cache) = (Removals::default(), ThroughCache::default());
+        Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false), removals, through_cache })
     }
 
     /// Fills in the body of the reply.
@@ -124,7 +126,12 @@ impl<F: Filesystem> Adapter<F> {
             Op::Open => self.opened(reply),
             Op::OpenDir if self.opens_itself.1 => return Err(Errno::NOSYS),
             Op::OpenDir => reply.opened(OPEN_KEEP_CACHE | OPEN_CACHE_DIR),
-            Op::Read { offset, size } => self.read(node, offset, size, reply)?,
+            Op::Read { offset, size, direct } => {
+                if !direct && self.fs.writer().is_some() {
+                    self.through_cache.read(node);
+                }
+                self.read(node, offset, size, reply)?;
+            }
             Op::Readdir { offset, size, plus } => {
                 directory::list(self, node, directory::Range { offset, size, plus }, reply)?;
             }

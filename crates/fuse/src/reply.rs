@@ -42,17 +42,20 @@ pub(crate) struct Reply {
     end: usize,
     /// Of this object the kernel's attributes are not true any more, which it does not expect of this request.
     pub(crate) outdates: Option<NodeId>,
+    /// Of this object the kernel may have cached what is not true any more in a range of bytes: offset and length.
+    pub(crate) overwrites: Option<(NodeId, u64, u64)>,
 }
 
 impl Reply {
     pub(crate) fn new() -> Reply {
-        Reply { bytes: vec![0; 4096], end: HEADER_BYTES, outdates: None }
+        Reply { bytes: vec![0; 4096], end: HEADER_BYTES, outdates: None, overwrites: None }
     }
 
     /// Forgets the body.
     pub(crate) fn clear(&mut self) {
         self.end = HEADER_BYTES;
         self.outdates = None;
+        self.overwrites = None;
     }
 
     /// Bytes of body so far.

@@ -6,6 +6,8 @@
 //! they are known, arguments that are too short make the request [`Op::Malformed`], and an unknown operation is
 //! [`Op::Unknown`], which the kernel takes as "not supported".
 
+use rustix::fs::OFlags;
+
 use crate::change::Change;
 use crate::node_ids::FuseId;
 
@@ -58,6 +60,8 @@ pub(crate) enum Op<'a> {
     Read {
         offset: u64,
         size: u32,
+        /// Past the kernel's cache (`O_DIRECT`).
+        direct: bool,
     },
     Readdir {
         offset: u64,
@@ -122,7 +126,9 @@ impl<'a> Op<'a> {
             14 => Op::Open,
             15 => {
                 let (_handle, offset, size) = (args.u64()?, args.u64()?, args.u32()?);
-                Op::Read { offset, size }
+                // Older kernels end here.
+                let (_flags, _owner, open_flags) = (args.u32(), args.u64(), args.u32());
+                Op::Read { offset, size, direct: open_flags.is_some_and(is_direct) }
             }
             17 => Op::Statfs,
             18 | 29 => Op::Release,
@@ -164,6 +170,11 @@ impl<'a> Op<'a> {
             _ => Op::Unknown,
         })
     }
+}
+
+/// Whether a file that was opened with these flags is read and written past the kernel's cache.
+pub(crate) fn is_direct(open_flags: u32) -> bool {
+    open_flags & OFlags::DIRECT.bits() != 0
 }
 
 /// The pairs of a [`Op::BatchForget`].
@@ -243,10 +254,10 @@ mod tests {
         let lookup = Request::decode(&bytes).unwrap();
         assert_eq!((lookup.unique, lookup.node, lookup.pid), (Unique(7), FuseId(4711), 812));
         assert_eq!(lookup.op, Op::Lookup { name: b"name" });
-        assert_eq!(
-            op(15, &words(&[9, 0, 512, 1, 4096, 0])),
-            Op::Read { offset: 512 + (1 << 32), size: 4096 }
-        );
+        let read = |direct| Op::Read { offset: 512 + (1 << 32), size: 4096, direct };
+        assert_eq!(op(15, &words(&[9, 0, 512, 1, 4096, 0])), read(false));
+        let direct = OFlags::DIRECT.bits();
+        assert_eq!(op(15, &words(&[9, 0, 512, 1, 4096, 0, 0, 0, direct, 0])), read(true));
         assert_eq!(op(22, b"\x08\0\0\0\0\0\0\0user.x\0"), Op::Getxattr { name: b"user.x", size: 8 });
         let init = Op::Init { major: 7, minor: 41, max_readahead: 131072, flags: (3 << 32) | 5 };
         assert_eq!(op(26, &words(&[7, 41, 131072, 5, 3, 0])), init);

@@ -305,6 +305,11 @@ impl<F: Filesystem> Session<F> {
         if let Some(node) = reply.outdates {
             self.notify(&Notice::Attributes(node));
         }
+        if let Some((node, offset, len)) = reply.overwrites {
+            // The kernel may wait for a read of this range to be answered.
+            waiting::about_to_wait();
+            self.notify(&Notice::Content(node, offset, len));
+        }
         if seat.reading.get() || self.in_flight.claim(request.unique) {
             self.send(request.unique, outcome, reply);
         }

@@ -181,7 +181,7 @@ pub(crate) fn answer<F: Filesystem>(
             let (mode, whiteout) = rename_flags(flags)?;
             fs.rename((node, name), (there(to)?, to_name), mode, whiteout, &caller(0))?;
         }
-        Change::Write { offset, flags, data } => {
+        Change::Write { offset, flags, direct, data } => {
             if data.len() >= LONG_BYTES as usize {
                 waiting::about_to_wait();
             }
@@ -189,6 +189,9 @@ pub(crate) fn answer<F: Filesystem>(
             // Of a direct write the kernel does not know that it changes the mode.
             reply.outdates = set_id_goes(fs, node, kill)?;
             let written = fs.write(node, offset, data, &who.killing(kill));
+            if direct && !data.is_empty() && adapter.through_cache.holds(node) {
+                reply.overwrites = Some((node, offset, data.len() as u64));
+            }
             // No longer than the data, which is at most a mebibyte.
             reply.written(written.map_err(of_content)? as u32);
         }
