@@ -6,7 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::io::Errno as Code;
@@ -20,6 +20,9 @@ use super::protocol::{Answer, AnyLine, Failure, Line, REQUEST_BYTES_MAX, Request
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may be silent that holds nothing, and how long it may take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the server of a mount that had the same number may take to stop listening, and how often is looked.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(2);
 /// Pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,7 +57,8 @@ pub(crate) trait Commands: Send + Sync + 'static {
 
 /// A socket at which a mount can be controlled.
 pub(crate) struct Server {
-    listener: Arc<UnixListener>,
+    /// Until it has ended: then the next mount with this number may listen.
+    listener: Mutex<Option<Arc<UnixListener>>>,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
@@ -74,20 +78,24 @@ impl Server {
     /// Listens for commands to the mount with this number.
     pub(crate) fn start<C: Commands>(number: &str, commands: C) -> io::Result<Server> {
         let address = SocketAddr::from_abstract_name(socket_name(number))?;
-        let listener = Arc::new(UnixListener::bind_addr(&address)?);
+        let listener = Arc::new(bind(&address)?);
         let shared = Arc::new(Shared::default());
         let (accepts_at, commands, accepts_for) = (listener.clone(), Arc::new(commands), shared.clone());
         let accepting = thread::Builder::new()
             .name("frazil-control".into())
             .spawn(move || accept(&accepts_at, &accepts_for, &commands))?;
+        let listener = Mutex::new(Some(listener));
         Ok(Server { listener, shared, accepting: Mutex::new(Some(accepting)) })
     }
 
     /// Hangs up, and waits until nobody uses the mount any more.
     pub(crate) fn end(&self) {
         self.shared.ended.store(true, Ordering::SeqCst);
-        // Wakes who accepts. Fails only if it was done before.
-        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
+        let listener = self.listener.lock().take();
+        if let Some(listener) = &listener {
+            // Wakes who accepts; it cannot fail at a socket that listens.
+            let _ = rustix::net::shutdown(&**listener, rustix::net::Shutdown::Both);
+        }
         if let Some(accepting) = self.accepting.lock().take() {
             let _ = accepting.join();
         }
@@ -97,6 +105,19 @@ impl Server {
         }
         for connection in connections {
             let _ = connection.thread.join();
+        }
+    }
+}
+
+/// Listens. The kernel gives the number of a mount to another one as soon as it is unmounted, when its server may still be on its way out.
+fn bind(address: &SocketAddr) -> io::Result<UnixListener> {
+    let deadline = Instant::now() + PREDECESSOR_MAX;
+    loop {
+        match UnixListener::bind_addr(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(PREDECESSOR_PAUSE);
+            }
+            done => return done,
         }
     }
 }
@@ -257,6 +278,21 @@ mod tests {
         // Names are shared by all that run on this machine.
         let name = format!("test/{}/{name}", std::process::id());
         (Server::start(&name, Fake(Mutex::new(sender))).unwrap(), name, receiver)
+    }
+
+    #[test]
+    fn the_next_mount_with_the_same_number_listens() {
+        let (server, name, _receiver) = start("again");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                server.end();
+            });
+            // Not refused, though nobody drops the first one.
+            let (next, _, _receiver) = start("again");
+            assert_eq!(ask(&mut connect(&name), SYNC), r#"{"done":null}"#);
+            drop(next);
+        });
     }
 
     fn connect(name: &str) -> BufReader<UnixStream> {
