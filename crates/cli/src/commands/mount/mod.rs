@@ -14,11 +14,13 @@ use std::sync::Arc;
 
 use frazil_device::mounts;
 use frazil_fuse::Writable;
+use frazil_fuse::control::{Request, StatusReport};
 use frazil_fuse::daemon::{self, Ready, Role};
 use frazil_posix::Fs;
 use frazil_volume::open::read_superblock;
 
 use self::options::{HELP, MountOptions};
+use crate::live::Live;
 use crate::open::{peek, split_devices};
 use crate::say;
 use crate::stop::{Done, FAILED, Outcome, Stop};
@@ -76,9 +78,11 @@ pub(crate) fn umount(args: &UmountArgs) -> Outcome {
     failed.map_or(Ok(Done::All), Err)
 }
 
-/// Unmounts; an error also if the volume was changed and could not be marked clean.
+/// Unmounts; an error also if the volume was changed and could not be marked clean. Of one that was stopped before, on purpose or by an error,
+/// that is known: unmounting it is no failure, as with the kernel's own filesystems.
 fn umount_one(dir: &Path) -> Result<(), Stop> {
     let mounted = dir.canonicalize().ok().and_then(|dir| mounts::at(&dir)).filter(|mount| !mount.read_only);
+    let mounted = mounted.filter(|_| !was_stopped(dir));
     frazil_fuse::umount(dir).map_err(Stop::failed)?;
     let Some(mounted) = mounted else { return Ok(()) };
     for device in split_devices(&[mounted.source.into()]) {
@@ -92,6 +96,13 @@ fn umount_one(dir: &Path) -> Result<(), Stop> {
         }
     }
     Ok(())
+}
+
+/// Whether nothing was written to the volume any more.
+fn was_stopped(dir: &Path) -> bool {
+    let status = Live::at(dir).and_then(|mut live| live.ask::<StatusReport>(&Request::Status));
+    // Who cannot be asked is unmounted all the same, and looked at.
+    status.is_ok_and(|status| status.lifecycle.error.is_some())
 }
 
 /// Mounts, and returns when the mount is usable; in the process that serves it, or in the foreground, when it is gone.
