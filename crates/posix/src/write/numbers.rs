@@ -1,8 +1,9 @@
 //! Numbers of new inodes (spec 40 §3.1).
 //!
-//! A number is free if no snapshot has an inode under it. Numbers whose inode was removed since the volume was opened are given out again
-//! first: what the removed one left behind says with which generation its number goes on (spec 40 §3.3), and is overwritten. The reference
-//! never comes back to a number, so whoever makes and removes files all day fills its b-tree with what they leave.
+//! A number is free if no snapshot has an inode under it. Numbers whose inode was removed are given out again first: what the removed one
+//! left behind says with which generation its number goes on (spec 40 §3.3), and is overwritten. The reference never comes back to a number,
+//! so whoever makes and removes files all day fills its b-tree with what they leave. Known are those removed since the volume was opened,
+//! and, from before, the last ones behind which nothing lives.
 //!
 //! When there is none the search goes on from the last new number, for one without any key, so it usually looks at one place. It begins
 //! behind the highest number in use, because below it there may be millions to be stepped over; only when the range is used up it starts over
@@ -15,13 +16,16 @@ use std::collections::BTreeMap;
 
 use frazil_btree::Btrees;
 use frazil_ondisk::units::Inum;
-use frazil_ondisk::{Bpos, BtreeId};
+use frazil_ondisk::{Bpos, BtreeId, KeyType};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
 /// Ranges of removed numbers that are remembered at most; others are not given out again before the range of all numbers is used up.
 const REMOVED_RANGES_MAX: usize = 1 << 14;
+
+/// Keys looked at, from the end, for numbers removed before the volume was opened.
+const LOOKED_BACK_MAX: usize = 10_000;
 
 /// Gives out numbers.
 pub(crate) struct Numbers {
@@ -67,14 +71,15 @@ impl Numbers {
 
     /// A number that is probably free in the trees, and that nobody else gets soon.
     fn next(&self, trees: &Btrees) -> Result<Inum> {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let from = match state.next {
+            Some(from) => from,
+            None => *state.next.insert(self.look_back(trees, &mut state.removed)?),
+        };
         if let Some(again) = state.removed.pop_first() {
             return Ok(Inum(again));
         }
-        let from = match state.next {
-            Some(from) => from,
-            None => self.behind_last(trees)?,
-        };
         let found = match self.first_free(trees, from)? {
             Some(found) => found,
             None => self.first_free(trees, Inum::ROOT.0)?.ok_or(Error::NoSpace)?,
@@ -83,11 +88,21 @@ impl Numbers {
         Ok(Inum(found))
     }
 
-    fn behind_last(&self, trees: &Btrees) -> Result<u64> {
+    /// The number behind the last that has a key. Those removed before it, with nothing that lives between, are free.
+    fn look_back(&self, trees: &Btrees, removed: &mut Ranges) -> Result<u64> {
         let mut cursor =
             trees.cursor(BtreeId::INODES, Bpos::new(0, Inum::ROOT.0, 0)..Bpos::new(0, self.end, 0));
         cursor.seek_end();
-        Ok(cursor.prev()?.map_or(Inum::ROOT.0, |key| key.k.pos.offset + 1))
+        let mut behind = None;
+        for _ in 0..LOOKED_BACK_MAX {
+            let Some(key) = cursor.prev()? else { break };
+            behind.get_or_insert(key.k.pos.offset + 1);
+            if key.k.ty != KeyType::INODE_GENERATION {
+                break;
+            }
+            removed.insert(key.k.pos.offset);
+        }
+        Ok(behind.unwrap_or(Inum::ROOT.0))
     }
 
     /// The first number at or behind `from` without a key; `None` if there is none before the end of the range.

@@ -84,21 +84,25 @@ impl Front<'_> {
     /// # Errors
     /// The general ones; what was done stays done.
     pub fn delete_unlinked_step(&self, deletion: &mut Deletion) -> Result<bool> {
-        let Some(clearing) = &mut deletion.0 else {
+        let Some(mut clearing) = deletion.0.take() else {
             deletion.0 = self.next_unlinked()?;
             return Ok(deletion.0.is_some());
         };
-        if self.clear_step(clearing)? {
-            return Ok(true);
+        match self.clear_step(&mut clearing)? {
+            Cleared::More => {
+                deletion.0 = Some(clearing);
+                return Ok(true);
+            }
+            Cleared::ByOthers => return Ok(true),
+            Cleared::All => {}
         }
-        let Clearing { subvol, dead, .. } = clearing;
+        let Clearing { subvol, dead, .. } = &clearing;
         if self.change(|op| op.forget_descent(*subvol))? {
+            deletion.0 = Some(clearing);
             return Ok(true);
         }
         self.deleted_subvol_max.fetch_max(subvol.0, Ordering::Relaxed);
-        let finished = self.change(|op| op.finish_deletion(*subvol, dead))?;
-        deletion.0 = None;
-        if finished {
+        if self.change(|op| op.finish_deletion(*subvol, dead))? {
             self.names.refresh_snapshots()?;
             // Inodes above may have been kept only for what is gone now.
             self.remove_dead_inodes()?;
@@ -124,9 +128,9 @@ impl Front<'_> {
         Ok(Some(Clearing { subvol, dead, at: (0, Bpos::MIN) }))
     }
 
-    /// Deletes some keys of the dead snapshots; false if there are no more.
-    fn clear_step(&self, clearing: &mut Clearing) -> Result<bool> {
-        let Some(&btree) = CLEARED.get(clearing.at.0) else { return Ok(false) };
+    /// Deletes some keys of the dead snapshots.
+    fn clear_step(&self, clearing: &mut Clearing) -> Result<Cleared> {
+        let Some(&btree) = CLEARED.get(clearing.at.0) else { return Ok(Cleared::All) };
         let words = self.engine().journal().entry_words_max() / WORDS_PER_KEY;
         let max = (words as usize).clamp(4, DELETED_MAX);
         let dead: BTreeSet<u32> = clearing.dead.iter().map(|id| id.0).collect();
@@ -147,18 +151,35 @@ impl Front<'_> {
         }
         drop(cursor);
         if !keys.is_empty() {
-            // Nobody else changes keys of a snapshot that nobody sees.
-            self.change(|op| {
-                keys.iter().for_each(|pos| op.t.delete(btree, *pos));
-                Ok(())
+            // Nobody else changes keys of a snapshot that nobody sees. But somebody else may have deleted it to the end by now, and its id may be
+            // that of a new one.
+            let is_right = self.change(|op| {
+                let is_right = op.is_unlinked_with(clearing.subvol, clearing.dead[0])?;
+                if is_right {
+                    keys.iter().for_each(|pos| op.t.delete(btree, *pos));
+                }
+                Ok(is_right)
             })?;
+            if !is_right {
+                return Ok(Cleared::ByOthers);
+            }
         }
         clearing.at = match next {
             Some(next) => (clearing.at.0, next),
             None => (clearing.at.0 + 1, Bpos::MIN),
         };
-        Ok(true)
+        Ok(Cleared::More)
     }
+}
+
+/// What a step of deleting keys came to.
+enum Cleared {
+    /// There may be more.
+    More,
+    /// There are no more.
+    All,
+    /// The subvolume is gone already.
+    ByOthers,
 }
 
 /// The subvolumes in a subvolume.
@@ -239,6 +260,13 @@ impl Op<'_, '_> {
             parent = node.parent;
         }
         Ok(dead)
+    }
+
+    /// Whether the subvolume is still being deleted, and has that snapshot.
+    fn is_unlinked_with(&self, subvol: SubvolId, snapshot: SnapshotId) -> Result<bool> {
+        let key = self.t.get(BtreeId::SUBVOLUMES, subvol_pos(subvol))?;
+        let record = key.and_then(|key| decode(key.key())).map(|(_, record)| record);
+        Ok(record.is_some_and(|r| r.state() == Some(SubvolumeState::Unlinked) && r.snapshot == snapshot))
     }
 
     /// Snapshots of a subvolume that goes are from now on snapshots of what it was a snapshot of. True if it was too many for one transaction.

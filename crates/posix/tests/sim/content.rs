@@ -193,12 +193,13 @@ impl Run<'_> {
         }
     }
 
-    /// Fills the volume up with one file; which, and how long it got.
-    pub(crate) fn fill_up(&mut self, name: &[u8]) -> (NodeId, usize) {
+    /// Fills the volume up with one file; which, of which generation, and how long it got.
+    pub(crate) fn fill_up(&mut self, name: &[u8]) -> (NodeId, u32, usize) {
         self.doing = "fill up".into();
         let made =
             self.front().and_then(|front| front.create(NodeId::ROOT, name, NewNode::File, 0o644, ROOT));
-        let id = made.unwrap_or_else(|e| panic!("{}: {e}", self.doing)).node;
+        let made = made.unwrap_or_else(|e| panic!("{}: {e}", self.doing));
+        let (id, generation) = (made.node, made.generation);
         let node = self.model.new_node(NodeId::ROOT, id, FileType::Regular, 0o644, (0, 0), self.now());
         self.model.create(NodeId::ROOT, name, id, node, self.now());
         self.loose = Some(id);
@@ -217,13 +218,22 @@ impl Run<'_> {
         }
         self.take_over(id);
         self.changed = vec![id, NodeId::ROOT];
-        (id, self.model.get(id).content().bytes.len())
+        (id, generation, self.model.get(id).content().bytes.len())
     }
 
     /// Removes what filled the volume, all its names. False if a snapshot, or somebody who uses it, keeps it.
-    pub(crate) fn remove(&mut self, id: NodeId, disks: &Disks, history: &mut History) -> bool {
+    pub(crate) fn remove(
+        &mut self,
+        (id, generation): (NodeId, u32),
+        disks: &Disks,
+        history: &mut History,
+    ) -> bool {
         self.time.pass(1000);
         self.loose = None;
+        // Somebody removed it already, and its number is that of another.
+        if self.fs.getattr(id).is_ok_and(|attr| attr.generation != generation) {
+            return true;
+        }
         let names = |(dir, node): (&NodeId, &Arc<Node>)| {
             let entries = node.is_dir().then(|| node.entries().iter().filter(|(_, child)| **child == id));
             entries.into_iter().flatten().map(|(name, _)| (*dir, name.clone())).collect::<Vec<_>>()

@@ -170,11 +170,11 @@ fn full(seed: u64) {
     let mut filled = Vec::new();
     for name in [&b"full1"[..], b"full2"] {
         let begun = disks.time.now();
-        let (big, len) = run.fill_up(name);
+        let (big, generation, len) = run.fill_up(name);
         history.push(begun, &run);
         filled.push(len);
         live(&mut run, &Bed { shape: &shape, disks: &disks }, 60, &mut history);
-        let is_gone = run.remove(big, &disks, &mut history);
+        let is_gone = run.remove((big, generation), &disks, &mut history);
         finish(&fs).unwrap();
         live(&mut run, &Bed { shape: &shape, disks: &disks }, 5, &mut history);
         // What a snapshot saw stays in the snapshot above after its deletion, until that goes too.

@@ -64,10 +64,15 @@ fn a_number_comes_back_with_the_next_generation() {
         before = Some(file.node.inum);
         world.front().unlink(TOP, b"file", &ROOT).unwrap();
     }
-    // After a crash new numbers are new.
+    // Also after a crash, where nothing that lives has a larger number.
     let world = world.crash();
     let file = make(&world, TOP, "file", FILE);
-    assert_eq!((file.generation, before == Some(file.node.inum)), (0, false));
+    assert_eq!((file.generation, before), (5, Some(file.node.inum)));
+    let last = make(&world, TOP, "last", FILE).node.inum;
+    world.front().unlink(TOP, b"file", &ROOT).unwrap();
+    let world = world.crash();
+    let file = make(&world, TOP, "file", FILE);
+    assert_eq!((file.generation, file.node.inum), (0, Inum(last.0 + 1)));
     world.stop();
 }
 

@@ -300,7 +300,7 @@ fn what_is_used_lives_on_without_a_name() {
     assert_eq!(world.front().remove_dead_inodes().unwrap(), 1);
     assert_eq!(outcome(world.fs.getattr(left)), Err("ESTALE"));
     let again = make(&world.fs, TOP, "new", FILE, 0o644, &ALICE);
-    assert_eq!((again.node, again.generation), (left, 1), "what nobody holds may be anything");
+    assert!(again.node == left && again.generation > 0, "what nobody holds may be anything");
     world.stop();
 }
 

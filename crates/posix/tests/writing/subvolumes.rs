@@ -142,6 +142,41 @@ fn deleting_leaves_nothing_behind_whenever_it_is_interrupted() {
     assert_eq!(fs.volume().snapshots().len(), 1);
 }
 
+/// Ids of snapshots are given out again. A deletion in steps must not go on with the keys of a new one after somebody else has finished it.
+#[test]
+fn a_deletion_that_others_finish_stops() {
+    let world = World::new(&[]);
+    let fs = &world.fs;
+    for steps in 1..8 {
+        let make = |dir: NodeId, names: &str| {
+            for i in 0..40 {
+                let name = format!("{names} {i}");
+                let made = front(fs).create(dir, name.as_bytes(), NewNode::File, 0o644, &ROOT).unwrap();
+                front(fs).setxattr(made.node, b"trusted.a", b"1", Default::default(), &ROOT).unwrap();
+                front(fs).write(made.node, 0, &[1; 5000], &ROOT).unwrap();
+            }
+        };
+        let outer = front(fs).create_subvolume(TOP, b"outer", 0o755, &ROOT).unwrap().node;
+        let inner = front(fs).create_subvolume(outer, b"inner", 0o755, &ROOT).unwrap().node;
+        make(inner, "old");
+        front(fs).delete_subvolume(outer, b"inner", &ROOT).unwrap();
+        let mut deletion = Deletion::default();
+        for _ in 0..steps {
+            front(fs).delete_unlinked_step(&mut deletion).unwrap();
+        }
+        // This cannot go before the one in it has gone.
+        front(fs).rmdir(TOP, b"outer", &ROOT).unwrap();
+        let new = front(fs).create_subvolume(TOP, b"new", 0o755, &ROOT).unwrap().node;
+        make(new, "new");
+        while front(fs).delete_unlinked_step(&mut deletion).unwrap() {}
+        world.assert_right();
+        assert_eq!(names(&world, new).len(), 40, "after {steps} steps");
+        front(fs).delete_subvolume(TOP, b"new", &ROOT).unwrap();
+        world.delete_unlinked();
+    }
+    world.stop();
+}
+
 #[test]
 fn whatever_is_left_of_a_deletion_is_no_fault() {
     let world = World::new(&[]);
