@@ -63,12 +63,12 @@ impl Thin {
             thin.make(name, 100_000);
         }
         thin.fs.sync().unwrap();
-        // What is to be written back when there is no space left.
-        for n in 0..200 {
-            thin.make(&format!("later {n}"), 3000);
-        }
+        // What is to be written back when there is no space left; and, whatever has been written back by then, more than a chunk for the journal.
+        let later = |n: u32| thin.make(&format!("later {n}"), 3000);
+        (0..150).for_each(later);
         thin.exhaust();
         thin.pool.set_when_full(when_full);
+        (150..200).for_each(later);
         // The snapshot goes on sharing what it has with its origin.
         std::mem::forget(origin);
         thin
