@@ -5,7 +5,7 @@
 //!
 //! A volume does not change behind the kernel's back while it is mounted, and the replies make the most of that: names, missing names and
 //! attributes are valid for ever, files and directories are opened without asking (`ENOSYS` to the first open means
-//! "always, and keep what is cached"), so a file that was read once is served by the kernel alone. Changes are in `writer`.
+//! "always, and keep what is cached"; the same to the first request to make a file and open it), so a file that was read once is served by the kernel alone. Changes are in `writer`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +96,10 @@ impl<F: Filesystem> Adapter<F> {
                 return Answer::Nothing;
             }
             Op::Interrupt { .. } => return Answer::Nothing,
+            // The kernel makes the file with the request for any other object, and opens it itself: nobody has to be told when it is closed.
+            Op::Change(Change::Create { .. }) if self.opens_itself.0 => {
+                return Answer::Reply(Err(Errno::NOSYS));
+            }
             _ => {}
         }
         let Some(node) = self.ids.node(request.node) else { return Answer::Reply(Err(Errno::STALE)) };

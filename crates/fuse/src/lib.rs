@@ -47,6 +47,7 @@ mod directory;
 mod errno;
 mod error;
 mod filesystem;
+mod follow;
 mod interrupts;
 mod live;
 mod mount;

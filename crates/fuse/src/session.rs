@@ -26,6 +26,7 @@ use crate::change::Change;
 use crate::control::ioctl;
 use crate::errno::Errno;
 use crate::filesystem::Filesystem;
+use crate::follow::Follow;
 use crate::interrupts::InFlight;
 use crate::notify::Notice;
 use crate::parked::{self, Parked};
@@ -310,7 +311,10 @@ impl<F: Filesystem> Session<F> {
             waiting::about_to_wait();
             self.notify(&Notice::Content(node, offset, len));
         }
-        if seat.reading.get() || self.in_flight.claim(request.unique) {
+        if seat.reading.get() {
+            self.send(request.unique, outcome, reply);
+            seat.follow.answered(request.pid);
+        } else if self.in_flight.claim(request.unique) {
             self.send(request.unique, outcome, reply);
         }
         Handled::Done
@@ -374,12 +378,21 @@ struct Seat<F> {
     request: Cell<(Unique, u32, Kind)>,
     /// When the request began to wait, if it did.
     waits_from: Cell<Option<Instant>>,
+    /// Where it runs.
+    follow: Follow,
 }
 
 impl<F: Filesystem> Seat<F> {
     fn new(session: Weak<Session<F>>, running: Sender<Running>) -> Seat<F> {
         let request = Cell::new((Unique(0), 0, Kind::Other));
-        Seat { session, running, reading: Cell::new(false), request, waits_from: Cell::default() }
+        Seat {
+            session,
+            running,
+            reading: Cell::new(false),
+            request,
+            waits_from: Cell::default(),
+            follow: Follow::new(),
+        }
     }
 
     /// The request is about to wait: leaves the turn to another thread, if this one has it.
@@ -387,6 +400,7 @@ impl<F: Filesystem> Seat<F> {
         if !self.reading.replace(false) {
             return;
         }
+        self.follow.roam();
         let Some(session) = self.session.upgrade() else { return };
         let (unique, pid, kind) = self.request.get();
         let now = Instant::now();
