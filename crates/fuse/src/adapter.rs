@@ -4,7 +4,7 @@
 //! to a reply, its error to an errno. Nothing here knows threads or the device.
 //!
 //! A volume does not change behind the kernel's back while it is mounted, and the replies make the most of that: names, missing names and
-//! attributes are valid for ever, files and directories are opened without asking (`ENOSYS` to the first open means
+//! attributes are valid for ever, files and directories are opened without asking unless access times are kept (`ENOSYS` to the first open means
 //! "always, and keep what is cached"; the same to the first request to make a file and open it), so a file that was read once is served by the kernel alone. Changes are in `writer`.
 
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use frazil_device::waiting;
 use frazil_posix::write::Front;
 use frazil_posix::{Attr, Error, NodeId, Whence};
 use frazil_volume::lifecycle::NotNow;
+use rustix::fs::OFlags;
 
+use crate::access::Accesses;
 use crate::change::Change;
 use crate::directory::{self, Demand};
 use crate::errno::Errno;
@@ -59,6 +61,7 @@ pub(crate) struct Adapter<F> {
     pub(crate) opens_itself: (bool, bool),
     removals: Removals,
     pub(crate) through_cache: ThroughCache,
+    pub(crate) accesses: Accesses,
 }
 
 pub(crate) type Outcome = Result<(), Errno>;
@@ -75,13 +78,14 @@ pub(crate) enum Answer {
 }
 
 impl<F: Filesystem> Adapter<F> {
-    pub(crate) fn new(fs: Arc<F>) -> Result<Adapter<F>, Error> {
+    pub(crate) fn new(fs: Arc<F>, accesses: Accesses) -> Result<Adapter<F>, Error> {
         let folding = fs.writer().is_some_and(|writer| writer.folds_case());
         let names_valid = if folding { NOT_AT_ALL } else { FOR_EVER };
         let shown = Shown { block_bytes: fs.statfs()?.block_bytes, valid: FOR_EVER, names_valid };
         let (ids, demand) = (NodeIds::default(), Demand::default());
         let (removals, through_cache) = (Removals::default(), ThroughCache::default());
-        Ok(Adapter { fs, ids, shown, demand, opens_itself: (false, false), removals, through_cache })
+        let opens_itself = (false, false);
+        Ok(Adapter { fs, ids, shown, demand, opens_itself, removals, through_cache, accesses })
     }
 
     /// Fills in the body of the reply.
@@ -125,13 +129,23 @@ impl<F: Filesystem> Adapter<F> {
             Op::Lookup { name } => self.lookup(node, name, reply)?,
             Op::Getattr => reply.attr_out(id, &self.fs.getattr(node)?, self.shown),
             Op::Statx => reply.statx_out(id, &self.fs.getattr(node)?, self.shown),
-            Op::Readlink => reply.put(&self.fs.readlink(node)?),
-            Op::Open if self.opens_itself.0 => return Err(Errno::NOSYS),
-            Op::Open => self.opened(reply),
-            Op::OpenDir if self.opens_itself.1 => return Err(Errno::NOSYS),
-            Op::OpenDir => reply.opened(OPEN_KEEP_CACHE | OPEN_CACHE_DIR),
-            Op::Read { offset, size, direct } => {
-                if !direct && self.fs.writer().is_some() {
+            Op::Readlink => {
+                reply.put(&self.fs.readlink(node)?);
+                self.accesses.read(node, OFlags::empty(), reply);
+            }
+            Op::Open { .. } if self.opens_itself.0 => return Err(Errno::NOSYS),
+            Op::Open { flags } => {
+                self.opened(reply);
+                self.accesses.opened(node, flags, reply);
+            }
+            Op::OpenDir { .. } if self.opens_itself.1 => return Err(Errno::NOSYS),
+            Op::OpenDir { flags } => {
+                reply.opened(OPEN_KEEP_CACHE | OPEN_CACHE_DIR);
+                self.accesses.listed(node, flags, reply);
+            }
+            Op::Read { offset, size, flags } => {
+                self.accesses.read(node, flags, reply);
+                if !flags.contains(OFlags::DIRECT) && self.fs.writer().is_some() {
                     self.through_cache.read(node);
                 }
                 self.read(node, offset, size, reply)?;

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use frazil_device::mounts;
+use frazil_posix::write::AccessTimes;
 use frazil_volume::lifecycle::SyncPages;
 use rustix::io::{Errno as Code, FdFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -26,6 +27,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
 
+use crate::access::Accesses;
 use crate::control::write_back::Traffic;
 use crate::error::Error;
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub dev: bool,
     /// Whether programs can be run.
     pub exec: bool,
+    /// Whose reading is noted, in what can be changed.
+    pub accesses: Accesses,
 }
 
 impl Options {
@@ -61,12 +65,17 @@ impl Options {
     /// mounts for himself, without.
     pub fn new(source: String) -> Options {
         let root = rustix::process::geteuid().is_root();
-        Options { source, read_only: true, allow_other: root, suid: root, dev: root, exec: true }
+        let accesses = Accesses::default();
+        Options { source, read_only: true, allow_other: root, suid: root, dev: root, exec: true, accesses }
     }
 
     pub(crate) fn flags(&self) -> MountFlags {
-        // Nothing is written for being read.
-        let mut flags = MountFlags::NOATIME;
+        let mut flags = match self.accesses.files {
+            AccessTimes::Never => MountFlags::NOATIME,
+            AccessTimes::Relative => MountFlags::RELATIME,
+            AccessTimes::Always => MountFlags::STRICTATIME,
+        };
+        flags.set(MountFlags::NODIRATIME, !self.accesses.directories);
         flags.set(MountFlags::RDONLY, self.read_only);
         flags.set(MountFlags::NOSUID, !self.suid);
         flags.set(MountFlags::NODEV, !self.dev);
@@ -170,8 +179,13 @@ fn attach_by_helper(dir: &Path, options: &Options) -> Result<File, Error> {
 fn helper_options(options: &Options) -> String {
     let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
     let access = if options.read_only { "ro" } else { "rw" };
+    let times = match options.accesses.files {
+        AccessTimes::Never => "noatime",
+        AccessTimes::Relative => "relatime",
+        AccessTimes::Always => "strictatime",
+    };
     let mut text =
-        format!("{access},noatime,nosuid,nodev,default_permissions,subtype=frazil,fsname={source}");
+        format!("{access},{times},nosuid,nodev,default_permissions,subtype=frazil,fsname={source}");
     if !options.exec {
         text.push_str(",noexec");
     }

@@ -2,8 +2,10 @@
 //!
 //! They come only to a mount that is writable. Who asks and what the kernel has checked already is told in `writer`.
 
+use rustix::fs::OFlags;
+
 use crate::node_ids::FuseId;
-use crate::request::{Args, is_direct};
+use crate::request::Args;
 
 /// Bits of `Setattr::valid` (`FATTR_*`): which of the fields are given.
 pub(crate) mod given {
@@ -97,8 +99,8 @@ pub(crate) enum Change<'a> {
         offset: u64,
         /// `FUSE_WRITE_*`.
         flags: u32,
-        /// Past the kernel's cache (`O_DIRECT`).
-        direct: bool,
+        /// Those of the open file.
+        open_flags: OFlags,
         data: &'a [u8],
     },
     Setxattr {
@@ -151,7 +153,8 @@ impl<'a> Change<'a> {
             16 => {
                 let (_handle, offset, size, flags) = (args.u64()?, args.u64()?, args.u32()?, args.u32()?);
                 let (_owner, open_flags, _padding) = (args.u64()?, args.u32()?, args.u32()?);
-                Change::Write { offset, flags, direct: is_direct(open_flags), data: args.bytes(size)? }
+                let open_flags = OFlags::from_bits_retain(open_flags);
+                Change::Write { offset, flags, open_flags, data: args.bytes(size)? }
             }
             20 | 30 => Change::Fsync,
             21 => {
@@ -223,7 +226,7 @@ mod tests {
         let to = Change::Rename { name: b"old", to: FuseId(9), to_name: b"new", flags: 2 };
         assert_eq!(decode(45, &rename), Some(to));
         let write = [&words(&[0, 0, 5, 0, 3, 4, 0, 0, 2, 0])[..], b"abc"].concat();
-        let expected = Change::Write { offset: 5, flags: 4, direct: false, data: b"abc" };
+        let expected = Change::Write { offset: 5, flags: 4, open_flags: OFlags::RDWR, data: b"abc" };
         assert_eq!(decode(16, &write), Some(expected));
         assert_eq!(decode(16, &write[..write.len() - 1]), None);
         let xattr = [&words(&[2, 1])[..], b"user.a\0xy"].concat();

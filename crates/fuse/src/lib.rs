@@ -38,6 +38,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod adapter;
 mod attach;
 mod change;
@@ -63,6 +64,7 @@ mod stats;
 mod turn;
 mod writer;
 
+pub use access::Accesses;
 pub use attach::Options;
 pub use error::Error;
 pub use filesystem::{Filesystem, TakeEntry, TakeEntryPlus};

@@ -60,7 +60,7 @@ struct Place {
 
 /// Mounts `fs` at `dir`. When this returns, the mount is usable; it is served until somebody unmounts it.
 pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result<Mount, Error> {
-    let adapter = Adapter::new(fs)?;
+    let adapter = Adapter::new(fs, options.accesses)?;
     let dir = attach::check_directory(dir)?;
     let device = attach::attach(&dir, options)?;
     let place = Place { number: mounts::at(&dir).map(|mount| mount.number), dir };

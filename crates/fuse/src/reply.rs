@@ -44,11 +44,14 @@ pub(crate) struct Reply {
     pub(crate) outdates: Option<NodeId>,
     /// Of this object the kernel may have cached what is not true any more in a range of bytes: offset and length.
     pub(crate) overwrites: Option<(NodeId, u64, u64)>,
+    /// This object was read.
+    pub(crate) accessed: Option<NodeId>,
 }
 
 impl Reply {
     pub(crate) fn new() -> Reply {
-        Reply { bytes: vec![0; 4096], end: HEADER_BYTES, outdates: None, overwrites: None }
+        let bytes = vec![0; 4096];
+        Reply { bytes, end: HEADER_BYTES, outdates: None, overwrites: None, accessed: None }
     }
 
     /// Forgets the body.
@@ -56,6 +59,7 @@ impl Reply {
         self.end = HEADER_BYTES;
         self.outdates = None;
         self.overwrites = None;
+        self.accessed = None;
     }
 
     /// Bytes of body so far.

@@ -55,13 +55,17 @@ pub(crate) enum Op<'a> {
     Getattr,
     Statx,
     Readlink,
-    Open,
-    OpenDir,
+    Open {
+        flags: OFlags,
+    },
+    OpenDir {
+        flags: OFlags,
+    },
     Read {
         offset: u64,
         size: u32,
-        /// Past the kernel's cache (`O_DIRECT`).
-        direct: bool,
+        /// Those of the open file.
+        flags: OFlags,
     },
     Readdir {
         offset: u64,
@@ -123,12 +127,12 @@ impl<'a> Op<'a> {
             2 => Op::Forget { lookups: args.u64()? },
             3 => Op::Getattr,
             5 => Op::Readlink,
-            14 => Op::Open,
+            14 => Op::Open { flags: OFlags::from_bits_retain(args.u32()?) },
             15 => {
                 let (_handle, offset, size) = (args.u64()?, args.u64()?, args.u32()?);
                 // Older kernels end here.
                 let (_flags, _owner, open_flags) = (args.u32(), args.u64(), args.u32());
-                Op::Read { offset, size, direct: open_flags.is_some_and(is_direct) }
+                Op::Read { offset, size, flags: OFlags::from_bits_retain(open_flags.unwrap_or(0)) }
             }
             17 => Op::Statfs,
             18 | 29 => Op::Release,
@@ -145,7 +149,7 @@ impl<'a> Op<'a> {
                 let flags = u64::from(high) << 32 | u64::from(low);
                 Op::Init { major, minor, max_readahead, flags }
             }
-            27 => Op::OpenDir,
+            27 => Op::OpenDir { flags: OFlags::from_bits_retain(args.u32()?) },
             28 | 44 => {
                 let (_handle, offset, size) = (args.u64()?, args.u64()?, args.u32()?);
                 Op::Readdir { offset, size, plus: opcode == 44 }
@@ -170,11 +174,6 @@ impl<'a> Op<'a> {
             _ => Op::Unknown,
         })
     }
-}
-
-/// Whether a file that was opened with these flags is read and written past the kernel's cache.
-pub(crate) fn is_direct(open_flags: u32) -> bool {
-    open_flags & OFlags::DIRECT.bits() != 0
 }
 
 /// The pairs of a [`Op::BatchForget`].
@@ -254,10 +253,11 @@ mod tests {
         let lookup = Request::decode(&bytes).unwrap();
         assert_eq!((lookup.unique, lookup.node, lookup.pid), (Unique(7), FuseId(4711), 812));
         assert_eq!(lookup.op, Op::Lookup { name: b"name" });
-        let read = |direct| Op::Read { offset: 512 + (1 << 32), size: 4096, direct };
-        assert_eq!(op(15, &words(&[9, 0, 512, 1, 4096, 0])), read(false));
-        let direct = OFlags::DIRECT.bits();
-        assert_eq!(op(15, &words(&[9, 0, 512, 1, 4096, 0, 0, 0, direct, 0])), read(true));
+        let read = |flags| Op::Read { offset: 512 + (1 << 32), size: 4096, flags };
+        assert_eq!(op(15, &words(&[9, 0, 512, 1, 4096, 0])), read(OFlags::empty()));
+        let direct = OFlags::DIRECT;
+        assert_eq!(op(15, &words(&[9, 0, 512, 1, 4096, 0, 0, 0, direct.bits(), 0])), read(direct));
+        assert_eq!(op(14, &words(&[2, 0])), Op::Open { flags: OFlags::RDWR });
         assert_eq!(op(22, b"\x08\0\0\0\0\0\0\0user.x\0"), Op::Getxattr { name: b"user.x", size: 8 });
         let init = Op::Init { major: 7, minor: 41, max_readahead: 131072, flags: (3 << 32) | 5 };
         assert_eq!(op(26, &words(&[7, 41, 131072, 5, 3, 0])), init);

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use frazil_device::waiting;
 use frazil_journal::engine::SystemClock;
+use frazil_posix::NodeId;
 use frazil_volume::lifecycle::Lifecycle;
 use parking_lot::Mutex;
 use rustix::io::Errno as Code;
@@ -317,7 +318,21 @@ impl<F: Filesystem> Session<F> {
         } else if self.in_flight.claim(request.unique) {
             self.send(request.unique, outcome, reply);
         }
+        if let Some(node) = reply.accessed.filter(|_| outcome.is_ok()) {
+            self.note_access(seat, request.unique, node);
+        }
         Handled::Done
+    }
+
+    /// An object was read, and whoever did has his answer: nobody waits for this.
+    fn note_access(&self, seat: &Seat<F>, unique: Unique, node: NodeId) {
+        let note = AssertUnwindSafe(|| self.adapter.accesses.note(self.adapter.fs.writer(), node));
+        if catch_unwind(note).unwrap_or(false) {
+            self.notify(&Notice::Attributes(node));
+        }
+        // If it had to wait, as part of a request that is answered.
+        seat.waits_from.take();
+        self.in_flight.claim(unique);
     }
 
     /// Fills in the body of the reply.
@@ -445,7 +460,9 @@ fn shake_hands<F: Filesystem>(device: &File, adapter: &mut Adapter<F>) -> io::Re
             return Err(Code::PROTONOSUPPORT.into());
         }
         let writable = adapter.fs.writer().is_some();
-        adapter.opens_itself = (flags & want::NO_OPEN != 0, flags & want::NO_OPENDIR != 0);
+        let keeps = if writable { adapter.accesses.keeps() } else { (false, false) };
+        adapter.opens_itself =
+            (flags & want::NO_OPEN != 0 && !keeps.0, flags & want::NO_OPENDIR != 0 && !keeps.1);
         reply.init(&Init {
             minor: minor.min(MINOR_MAX),
             max_readahead,

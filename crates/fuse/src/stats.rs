@@ -78,7 +78,7 @@ impl Kind {
             Op::Lookup { .. } => Kind::Lookup,
             Op::Getattr | Op::Statx => Kind::Getattr,
             Op::Readlink => Kind::Readlink,
-            Op::Open | Op::OpenDir | Op::Release => Kind::Open,
+            Op::Open { .. } | Op::OpenDir { .. } | Op::Release => Kind::Open,
             Op::Read { .. } => Kind::Read,
             Op::Readdir { .. } => Kind::Readdir,
             Op::Statfs => Kind::Statfs,

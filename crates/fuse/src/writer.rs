@@ -16,7 +16,7 @@
 //! read-only mount. (On a volume that can fold case, one change touches names the kernel does not think of; there, names are valid for no time.)
 //! Writes come as they are made. The kernel could collect them (`WRITEBACK_CACHE`), but would keep sizes and times of its own then, of which a
 //! crash knows nothing: a file that was written and not synced would have a size without content. `O_APPEND` is the kernel's: it holds
-//! the lock of the file, knows its size, and sends the offset. Access times are not kept (the kernel does not do it for FUSE): mounts are `noatime`.
+//! the lock of the file, knows its size, and sends the offset. Access times are ours ([`crate::access`]).
 //!
 //! # When a volume is frozen
 //!
@@ -34,6 +34,7 @@ use frazil_posix::write::{
 };
 use frazil_posix::{Attr, Error, NodeId, Timestamp};
 use frazil_volume::lifecycle::FrontKind;
+use rustix::fs::OFlags;
 
 use crate::adapter::{Adapter, LONG_BYTES, Outcome, ioctl};
 use crate::change::{Change, Copy, Setattr, Time, given};
@@ -157,7 +158,7 @@ pub(crate) fn answer<F: Filesystem>(
             adapter.enter(&attr, reply);
         }
         Change::Create { name, flags, mode, umask } => {
-            let exclusive = flags & rustix::fs::OFlags::EXCL.bits() != 0;
+            let exclusive = flags & OFlags::EXCL.bits() != 0;
             let attr = match create(fs, (node, name), NewNode::File, mode, (who, umask)) {
                 Err(Error::Exists) if !exclusive => fs.lookup(node, name)?,
                 made => made?,
@@ -166,7 +167,7 @@ pub(crate) fn answer<F: Filesystem>(
             adapter.opened(reply);
         }
         Change::Tmpfile { flags, mode, umask } => {
-            let linkable = flags & rustix::fs::OFlags::EXCL.bits() == 0;
+            let linkable = flags & OFlags::EXCL.bits() == 0;
             let attr = fs.create_nameless(node, perm(mode), linkable, &caller(umask))?;
             // It is held already.
             adapter.show(&attr, reply);
@@ -181,7 +182,7 @@ pub(crate) fn answer<F: Filesystem>(
             let (mode, whiteout) = rename_flags(flags)?;
             fs.rename((node, name), (there(to)?, to_name), mode, whiteout, &caller(0))?;
         }
-        Change::Write { offset, flags, direct, data } => {
+        Change::Write { offset, flags, open_flags, data } => {
             if data.len() >= LONG_BYTES as usize {
                 waiting::about_to_wait();
             }
@@ -189,7 +190,7 @@ pub(crate) fn answer<F: Filesystem>(
             // Of a direct write the kernel does not know that it changes the mode.
             reply.outdates = set_id_goes(fs, node, kill)?;
             let written = fs.write(node, offset, data, &who.killing(kill));
-            if direct && !data.is_empty() && adapter.through_cache.holds(node) {
+            if open_flags.contains(OFlags::DIRECT) && !data.is_empty() && adapter.through_cache.holds(node) {
                 reply.overwrites = Some((node, offset, data.len() as u64));
             }
             // No longer than the data, which is at most a mebibyte.

@@ -79,6 +79,11 @@ pub struct Mounted {
 
 /// Mounts a new volume.
 pub fn mounted() -> Mounted {
+    mounted_with(|_| {})
+}
+
+/// Mounts a new volume with these options.
+pub fn mounted_with(set: impl FnOnce(&mut Options)) -> Mounted {
     let inner = MemDevice::new(64 << 20);
     let device = Arc::new(Hanging { inner, hang: Mutex::new(false), released: Condvar::new() });
     let options = FormatOptions { created_ns: 1_700_000_000_000_000_000, ..FormatOptions::default() };
@@ -98,6 +103,7 @@ pub fn mounted() -> Mounted {
     let dir = temporary.path().canonicalize().unwrap();
     let mut options = Options::new("memory".into());
     options.read_only = false;
+    set(&mut options);
     let mount = frazil_fuse::mount(Arc::clone(writable.fs()), &dir, &options).unwrap();
     let at = locate(&dir).unwrap();
     Mounted { device, writable, mount, at, dir, _temporary: temporary }

@@ -34,6 +34,7 @@
 //! | `link`, `unlink`, `rmdir` | `link.rs` |
 //! | `rename` | `rename.rs` |
 //! | `chmod`, `chown`, `utimens`, flags | `attributes.rs` |
+//! | when something was last read | `access.rs` |
 //! | extended attributes and options of inodes | `xattr.rs` |
 //! | access control lists | `acl.rs` |
 //! | what is in use, and what remains of removed directories | `holds.rs` |
@@ -41,6 +42,7 @@
 //! | the content of files: writing, truncating, sharing | `data/` |
 //! | making subvolumes and snapshots, deleting them | `subvol.rs`, `snapshots.rs` |
 
+mod access;
 mod acl;
 mod attributes;
 mod caller;
@@ -85,6 +87,7 @@ use data::ContentLocks;
 use holds::Holds;
 use numbers::Numbers;
 
+pub use access::AccessTimes;
 pub use attributes::{SetAttr, SetTime};
 pub use caller::Caller;
 pub use create::NewNode;

@@ -1,15 +1,18 @@
 //! Mount options, as they stand behind `-o` and in `/etc/fstab`.
 //!
 //! An option that is not known is refused by its name: whoever wrote it counts on what it does. Some are known and do nothing
-//! here: those that other programs look at (`noauto`, `nofail`, `x-…`), and those about access times, which are not kept.
+//! here: those that other programs look at (`noauto`, `nofail`, `x-…`).
 
 use std::path::PathBuf;
+
+use frazil_fuse::Accesses;
+use frazil_posix::write::AccessTimes;
 
 use crate::open::{Missing, OpenArgs, parse_cache};
 use crate::stop::Stop;
 
-/// Options that mean something to mount(8), systemd or a person, and those about access times.
-const WITHOUT_EFFECT: [&str; 21] = [
+/// Options that mean something to mount(8), systemd or a person, and those about access times that are so anyhow.
+const WITHOUT_EFFECT: [&str; 15] = [
     "defaults",
     "auto",
     "noauto",
@@ -21,13 +24,7 @@ const WITHOUT_EFFECT: [&str; 21] = [
     "nofail",
     "_netdev",
     "async",
-    "atime",
-    "noatime",
-    "diratime",
-    "nodiratime",
-    "relatime",
     "norelatime",
-    "strictatime",
     "nostrictatime",
     "lazytime",
     "nolazytime",
@@ -46,9 +43,12 @@ Options for -o, with commas between:
   salvage_journal        use a damaged journal as far as it goes
   allow_other            let other users in (root does by default: no_allow_other)
   nosuid, nodev, noexec  as for mount(8)
+  relatime, strictatime  with rw: note when files are opened for reading, at most once a day unless they changed, or always. It costs
+                         each open a request; so without these nothing is noted (noatime)
+  nodiratime             not of directories
   remount                with ro: no changes from now on; with rw: again, if it was mounted so
   log=FILE               append messages to FILE, beside the system log
-Access times are not kept (noatime). Options about them, and those that only mount(8) and systemd look at, are accepted.";
+Those that only mount(8) and systemd look at are accepted.";
 
 /// What the options say.
 #[derive(Debug, Default)]
@@ -58,6 +58,7 @@ pub(super) struct MountOptions {
     pub(super) suid: Option<bool>,
     pub(super) dev: Option<bool>,
     pub(super) exec: Option<bool>,
+    pub(super) accesses: Accesses,
     pub(super) log: Option<PathBuf>,
     /// Whether a volume that is mounted is to be mounted otherwise.
     pub(super) remount: bool,
@@ -108,6 +109,11 @@ impl MountOptions {
             ("nodev", None) => self.dev = Some(false),
             ("exec", None) => self.exec = Some(true),
             ("noexec", None) => self.exec = Some(false),
+            ("noatime", None) => self.accesses.files = AccessTimes::Never,
+            ("atime" | "relatime", None) => self.accesses.files = AccessTimes::Relative,
+            ("strictatime", None) => self.accesses.files = AccessTimes::Always,
+            ("nodiratime", None) => self.accesses.directories = false,
+            ("diratime", None) => self.accesses.directories = true,
             ("log", Some(file)) => self.log = Some(file.into()),
             (name, None) if WITHOUT_EFFECT.contains(&name) => {}
             ("comment", Some(_)) => {}
