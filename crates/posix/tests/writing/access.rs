@@ -47,7 +47,9 @@ fn relative_times_change_after_changes_and_once_a_day() {
     assert_eq!(times(&world, file), [again_s, written_s, written_s]);
     while world.clock.now_s() < again_s + DAY_S {
         assert_eq!(times(&world, file)[0], again_s);
-        (0..DAY_S / 8).for_each(|_| drop(world.clock.tick()));
+        for _ in 0..DAY_S / 8 {
+            world.clock.tick();
+        }
     }
     assert!(read() && !read());
     let fs = world.stop();
