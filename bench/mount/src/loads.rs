@@ -21,7 +21,7 @@ const MIB: usize = 1 << 20;
 const BLOCK: usize = 4096;
 /// Files in a directory of the storms.
 const FILES_PER_DIR: usize = 1000;
-/// A file that is written to and flushed again and again.
+/// A file that is overwritten and flushed again and again.
 const FLUSHED_BYTES: u64 = 16 << 20;
 
 /// How much of everything.
@@ -73,12 +73,14 @@ pub(crate) enum Load {
     ReadCold,
     RandomReadCold,
     RandomWrite,
-    Flush1,
-    Flush8,
+    Overwrite1,
+    Overwrite8,
+    Append1,
+    Append8,
 }
 
 impl Load {
-    pub(crate) const ALL: [Load; 17] = [
+    pub(crate) const ALL: [Load; 19] = [
         Load::Create,
         Load::Stat,
         Load::StatCold,
@@ -94,8 +96,10 @@ impl Load {
         Load::ReadCold,
         Load::RandomReadCold,
         Load::RandomWrite,
-        Load::Flush1,
-        Load::Flush8,
+        Load::Overwrite1,
+        Load::Overwrite8,
+        Load::Append1,
+        Load::Append8,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -115,8 +119,10 @@ impl Load {
             Load::ReadCold => "sequential read of 1 MiB each, cold",
             Load::RandomReadCold => "random read of 4 KiB each, cold",
             Load::RandomWrite => "random write of 4 KiB each and fsync",
-            Load::Flush1 => "write of 4 KiB + fsync each, 1 thread",
-            Load::Flush8 => "write of 4 KiB + fsync each, 8 threads",
+            Load::Overwrite1 => "overwrite of 4 KiB + fsync each, 1 thread",
+            Load::Overwrite8 => "overwrite of 4 KiB + fsync each, 8 threads",
+            Load::Append1 => "append of 4 KiB + fsync each, 1 thread",
+            Load::Append8 => "append of 4 KiB + fsync each, 8 threads",
         }
     }
 
@@ -181,8 +187,10 @@ impl Load {
             Load::ReadCold => read(&root.join("large"), scale)?,
             Load::RandomReadCold => random_read(&root.join("large"), scale)?,
             Load::RandomWrite => random_write(&root.join("large"), scale)?,
-            Load::Flush1 => return flush(root, 1, scale),
-            Load::Flush8 => return flush(root, 8, scale),
+            Load::Overwrite1 => return flush(root, 1, Durable::Overwrite, scale),
+            Load::Overwrite8 => return flush(root, 8, Durable::Overwrite, scale),
+            Load::Append1 => return flush(root, 1, Durable::Append, scale),
+            Load::Append8 => return flush(root, 8, Durable::Append, scale),
         };
         Ok(done as f64 / begin.elapsed().as_secs_f64())
     }
@@ -300,22 +308,38 @@ fn random_write(path: &Path, scale: &Scale) -> Outcome<u64> {
     Ok(scale.random)
 }
 
-/// Each thread has a file of its own, fully written before, and overwrites blocks of it, durably.
-fn flush(root: &Path, threads: u64, scale: &Scale) -> Outcome<f64> {
+/// What is made durable again and again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    /// A block of a file that is fully written, at a random place: who writes in place has nothing to change but time stamps.
+    Overwrite,
+    /// A block at the end of a file, like a line of a log.
+    Append,
+}
+
+/// Each thread has a file of its own.
+fn flush(root: &Path, threads: u64, what: Durable, scale: &Scale) -> Outcome<f64> {
     let (bytes, stop, done) = (noise(MIB), AtomicBool::new(false), AtomicU64::new(0));
     let mut files = Vec::new();
     for thread in 0..threads {
-        let mut file = File::create(root.join(format!("flushed-{threads}-{thread}")))?;
+        let mut file = File::create(root.join(format!("durable-{}-{threads}-{thread}", what as u8)))?;
         for _ in 0..FLUSHED_BYTES / MIB as u64 {
-            file.write_all(&bytes)?;
+            if what == Durable::Overwrite {
+                file.write_all(&bytes)?;
+            }
         }
         file.sync_all()?;
         files.push(file);
     }
-    let overwrite = |seed: u64, file: &File| -> std::io::Result<()> {
+    let work = |seed: u64, file: &File| -> std::io::Result<()> {
         let mut rng = fastrand::Rng::with_seed(seed);
+        let mut appended = 0..;
         while !stop.load(Ordering::Relaxed) {
-            file.write_all_at(&bytes[..BLOCK], rng.u64(0..FLUSHED_BYTES / BLOCK as u64) * BLOCK as u64)?;
+            let block = match what {
+                Durable::Overwrite => rng.u64(0..FLUSHED_BYTES / BLOCK as u64),
+                Durable::Append => appended.next().unwrap_or(0),
+            };
+            file.write_all_at(&bytes[..BLOCK], block * BLOCK as u64)?;
             file.sync_all()?;
             done.fetch_add(1, Ordering::Relaxed);
         }
@@ -323,9 +347,9 @@ fn flush(root: &Path, threads: u64, scale: &Scale) -> Outcome<f64> {
     };
     let begin = Instant::now();
     thread::scope(|scope| {
-        let overwrite = &overwrite;
+        let work = &work;
         let threads: Vec<_> =
-            files.iter().zip(5..).map(|(file, seed)| scope.spawn(move || overwrite(seed, file))).collect();
+            files.iter().zip(5..).map(|(file, seed)| scope.spawn(move || work(seed, file))).collect();
         thread::sleep(scale.flushing);
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
