@@ -296,15 +296,16 @@ def shutting_down(peer, device, where, mode, cycle=True):
         peer.unmount(where)
         peer.mount(device, where)
     open_fd = put("flushed", True)
-    os.close(put("not-flushed", False))
+    unsynced_fd = put("not-flushed", False)
     root = os.open(where, os.O_RDONLY)
     result = {"ioctl": errno_of(lambda: peer.shut_down(root, mode))}
     if result["ioctl"] != "ok":
-        os.close(root), os.close(open_fd)
+        os.close(root), os.close(open_fd), os.close(unsynced_fd)
         return result
     path = lambda name: os.path.join(where, name)
     result["write"] = errno_of(lambda: os.pwrite(open_fd, b"y", 0))
-    result["fsync"] = errno_of(lambda: os.fsync(open_fd))
+    result["fsync of what is durable"] = errno_of(lambda: os.fsync(open_fd))
+    result["fsync of what is not"] = errno_of(lambda: os.fsync(unsynced_fd))
     result["create"] = errno_of(lambda: os.close(os.open(path("new"), os.O_CREAT | os.O_WRONLY)))
     result["mkdir"] = errno_of(lambda: os.mkdir(path("dir")))
     result["unlink"] = errno_of(lambda: os.unlink(path("flushed")))
@@ -316,7 +317,7 @@ def shutting_down(peer, device, where, mode, cycle=True):
     result["freeze"] = errno_of(lambda: peer.thaw(root, peer.freeze(root)))
     time.sleep(0.5)
     result["shown, a file open for writing"] = shown(where)
-    os.close(open_fd)
+    os.close(open_fd), os.close(unsynced_fd)
     time.sleep(1)
     result["shown, none open"] = shown(where)
     os.close(root)
