@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use frazil_device::mounts;
 use frazil_posix::write::AccessTimes;
-use frazil_volume::lifecycle::SyncPages;
+use frazil_volume::lifecycle::BeforeRest;
 use rustix::io::{Errno as Code, FdFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
@@ -282,7 +282,7 @@ pub(crate) fn raise_readahead(dir: &Path, kib: u32) {
 /// How pages of mapped files are written that the kernel keeps: as anybody would, by opening the directory and asking for it. The thread that asks may hang
 /// (a page may be locked by a write that waits for the thaw), so it is left behind after a while; what it did not get to is as if it had
 /// been changed after the freeze.
-pub(crate) fn sync_pages(dir: &Path, traffic: Traffic) -> SyncPages {
+pub(crate) fn sync_pages(dir: &Path, traffic: Traffic) -> BeforeRest {
     let dir = dir.to_path_buf();
     Arc::new(move |wanted| {
         let (done, finished) = channel();

@@ -47,6 +47,7 @@ pub mod daemon;
 mod directory;
 mod errno;
 mod error;
+mod fence;
 mod filesystem;
 mod follow;
 mod interrupts;

@@ -1,19 +1,20 @@
 //! The life of a volume that is mounted for writing.
 //!
-//! It is served like any other filesystem. Beside that a thread deletes, in small steps, what removed subvolumes leave behind, and files that lost their last user while the volume was
-//! frozen. [`Writable::stop`] comes when the mount is gone and nobody asks any more:
+//! It is served like any other filesystem. Beside that a thread deletes, in small steps, what removed subvolumes leave behind, and files that lost their last user while the
+//! volume was frozen: as soon as it can be changed again, and when it is frozen again before that, then the freeze itself does it first, so that the copy is clean.
+//! [`Writable::stop`] comes when the mount is gone and nobody asks any more:
 //! files without a name go, everything is written back, and the volume is marked clean.
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use frazil_posix::write::{Deletion, WriteFs};
 use frazil_volume::lifecycle::FrontKind;
+use parking_lot::{Condvar, Mutex};
 
-/// How often is looked whether a subvolume was deleted.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a deletion that failed is left alone.
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
 
 /// A volume that can be mounted and changed. Dropping it without [`Writable::stop`] leaves it to recover at its next start.
 pub struct Writable {
@@ -23,8 +24,23 @@ pub struct Writable {
 
 /// Ends when told.
 struct Deleter {
-    end: Sender<()>,
+    bell: Arc<Bell>,
     thread: JoinHandle<()>,
+}
+
+/// Wakes the thread that deletes.
+#[derive(Default)]
+struct Bell {
+    state: Mutex<Rung>,
+    rung: Condvar,
+}
+
+/// What it is woken for.
+#[derive(Default)]
+struct Rung {
+    /// There may be something to do, or it may be possible now.
+    look: bool,
+    end: bool,
 }
 
 impl Writable {
@@ -66,37 +82,76 @@ impl Writable {
     }
 }
 
+impl Bell {
+    /// There may be something to do.
+    fn look(&self) {
+        self.state.lock().look = true;
+        self.rung.notify_all();
+    }
+
+    fn end(&self) {
+        self.state.lock().end = true;
+        self.rung.notify_all();
+    }
+
+    /// Waits until there is something to do, or so much time is over. False at the end.
+    fn wait(&self, longest: Option<Duration>) -> bool {
+        let deadline = longest.map(|longest| Instant::now() + longest);
+        let mut state = self.state.lock();
+        while !state.look && !state.end {
+            match deadline {
+                None => self.rung.wait(&mut state),
+                Some(deadline) if self.rung.wait_until(&mut state, deadline).timed_out() => break,
+                Some(_) => {}
+            }
+        }
+        state.look = false;
+        !state.end
+    }
+}
+
 impl Deleter {
     fn start(fs: &Arc<WriteFs>) -> std::io::Result<Deleter> {
-        let (end, ended) = channel();
-        let fs = Arc::clone(fs);
+        let bell = Arc::new(Bell::default());
+        let lifecycle = fs.live().lifecycle();
+        let (of_work, of_thaw) = (Arc::clone(&bell), Arc::clone(&bell));
+        fs.on_left(move || of_work.look());
+        lifecycle.on_change(move || of_thaw.look());
+        // Weak: the lifecycle belongs to what it would hold.
+        let released = Arc::downgrade(fs);
+        lifecycle.before_rest(Arc::new(move |wanted| {
+            if let Some(fs) = released.upgrade()
+                && let Ok(front) = fs.try_front(FrontKind::Removal)
+            {
+                front.remove_released(wanted);
+            }
+        }));
+        let (fs, woken) = (Arc::clone(fs), Arc::clone(&bell));
         let thread = thread::Builder::new().name("frazil-delete".into()).spawn(move || {
             let mut deletion = Deletion::default();
-            let mut pause = Duration::ZERO;
-            while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                // Not now: it does not wait, so that it can be told to end.
-                let Ok(front) = fs.try_front(FrontKind::Background) else {
-                    pause = LOOK_EVERY;
-                    continue;
-                };
-                front.remove_released();
-                pause = match front.delete_unlinked_step(&mut deletion) {
-                    Ok(true) => Duration::ZERO,
-                    Ok(false) => LOOK_EVERY,
-                    Err(error) => {
-                        tracing::warn!("a deleted subvolume cannot be cleared now: {error}");
-                        deletion = Deletion::default();
-                        60 * LOOK_EVERY
-                    }
-                };
-            }
+            while woken.wait(step(&fs, &mut deletion)) {}
         })?;
-        Ok(Deleter { end, thread })
+        Ok(Deleter { bell, thread })
     }
 
     fn end(self) {
-        // It has ended by itself if it cannot be told.
-        let _ = self.end.send(());
+        self.bell.end();
+        // It has ended by itself if it panicked.
         let _ = self.thread.join();
+    }
+}
+
+/// Deletes some of what there is; returns how long to wait before the next step. It does not wait for a freeze to end, so that it can be told to end, and is
+/// woken then.
+fn step(fs: &WriteFs, deletion: &mut Deletion) -> Option<Duration> {
+    let front = fs.try_front(FrontKind::Background).ok()?;
+    front.remove_released(&|| true);
+    match front.delete_unlinked_step(deletion) {
+        Ok(more) => more.then_some(Duration::ZERO),
+        Err(error) => {
+            tracing::warn!("a deleted subvolume cannot be cleared now: {error}");
+            *deletion = Deletion::default();
+            Some(FAILED_PAUSE)
+        }
     }
 }

@@ -84,7 +84,7 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
 /// Has the mount show whether the volume can be changed, and has a freeze get the pages that the kernel keeps for it.
 fn follow<F: Filesystem>(session: &Session<F>, dir: &Path, options: &Options) {
     let lifecycle = session.lifecycle();
-    lifecycle.set_sync_pages(attach::sync_pages(dir, Traffic::of(session)));
+    lifecycle.before_rest(attach::sync_pages(dir, Traffic::of(session)));
     let (shown, about) = (Mutex::new(options.read_only), Arc::downgrade(lifecycle));
     let (dir, options) = (dir.to_path_buf(), options.clone());
     lifecycle.on_change(move || {

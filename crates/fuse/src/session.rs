@@ -20,12 +20,14 @@ use frazil_journal::engine::SystemClock;
 use frazil_posix::NodeId;
 use frazil_volume::lifecycle::Lifecycle;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Code;
 
 use crate::adapter::{Adapter, Answer, READ_BYTES_MAX};
 use crate::change::Change;
 use crate::control::ioctl;
 use crate::errno::Errno;
+use crate::fence::Fence;
 use crate::filesystem::Filesystem;
 use crate::follow::Follow;
 use crate::interrupts::InFlight;
@@ -100,6 +102,7 @@ pub(crate) struct Session<F> {
     device: File,
     adapter: Adapter<F>,
     turn: Turn,
+    fence: Fence,
     in_flight: Arc<InFlight>,
     parked: Parked,
     lifecycle: Arc<Lifecycle>,
@@ -138,6 +141,7 @@ impl<F: Filesystem> Session<F> {
             device,
             adapter,
             turn: Turn::new(),
+            fence: Fence::default(),
             in_flight: Arc::default(),
             parked: Parked::default(),
             lifecycle,
@@ -199,7 +203,12 @@ impl<F: Filesystem> Session<F> {
         while self.turn.take() {
             seat.reading.set(true);
             while seat.reading.get() {
+                if let Some(request) = self.fence.due(|| self.is_idle()) {
+                    self.take_in(&seat, &request, &mut reply);
+                    continue;
+                }
                 match rustix::io::read(&self.device, &mut input) {
+                    Ok(len) if self.fence.keeps(&input[..len]) => {}
                     Ok(len) => self.take_in(&seat, &input[..len], &mut reply),
                     // The request was withdrawn, or a signal came.
                     Err(Code::NOENT | Code::INTR | Code::AGAIN) => {}
@@ -214,6 +223,13 @@ impl<F: Filesystem> Session<F> {
         }
         // The seat outlives this function in the thread's memory; the session must not.
         waiting::on_wait(Rc::new(|| {}));
+    }
+
+    /// Whether the kernel has no request that was not read yet.
+    fn is_idle(&self) -> bool {
+        let mut events = [PollFd::new(&self.device, PollFlags::IN)];
+        // If it cannot be asked it is as if there was none.
+        rustix::event::poll(&mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(1)
     }
 
     /// Answers what was put aside, until the end.

@@ -206,6 +206,53 @@ fn a_file_without_a_name_is_right_in_the_copy_and_goes_when_it_is_closed() {
     world.end(true);
 }
 
+/// A file without a name that was closed while the volume was frozen, of which the kernel has told.
+fn closed_while_frozen(world: &World) {
+    let open = File::options().create_new(true).write(true).open(world.path("gone")).unwrap();
+    fs::remove_file(world.path("gone")).unwrap();
+    let holder = world.lifecycle.freeze(request("a test")).unwrap();
+    drop(world.frozen_copy(false));
+    drop(open);
+    statvfs(world.dir.path()).unwrap();
+    world.lifecycle.thaw(holder).unwrap();
+}
+
+#[test]
+fn what_was_closed_while_it_was_frozen_is_gone_at_the_next_freeze() {
+    let world = World::new();
+    for _ in 0..20 {
+        closed_while_frozen(&world);
+        let holder = world.lifecycle.freeze(request("another")).unwrap();
+        drop(world.frozen_copy(true));
+        world.lifecycle.thaw(holder).unwrap();
+    }
+    world.end(true);
+}
+
+#[test]
+fn what_was_closed_while_it_was_frozen_is_removed_after_it() {
+    let world = World::new();
+    closed_while_frozen(&world);
+    let fs = Arc::clone(world.writable.as_ref().unwrap().fs());
+    wait_until("it is removed", || !fs.live().unfinished().unwrap().deleted_inodes);
+    drop(fs);
+    world.end(true);
+}
+
+#[test]
+fn what_was_removed_before_a_freeze_is_gone_in_it() {
+    let world = World::new();
+    for round in 0..20 {
+        let names: Vec<_> = (0..40).map(|i| world.path(&format!("{round}.{i}"))).collect();
+        names.iter().for_each(|name| fs::write(name, vec![7; 10_000]).unwrap());
+        names.iter().for_each(|name| fs::remove_file(name).unwrap());
+        let holder = world.lifecycle.freeze(request("a test")).unwrap();
+        drop(world.frozen_copy(true));
+        world.lifecycle.thaw(holder).unwrap();
+    }
+    world.end(true);
+}
+
 #[test]
 fn however_many_wait_others_can_read() {
     let world = World::new();

@@ -122,7 +122,10 @@ impl Front<'_> {
             })?;
             match removed {
                 Removed::Directory(target) => self.after_directory(&target),
-                Removed::Subvolume => self.names.refresh_snapshots()?,
+                Removed::Subvolume => {
+                    self.left_something();
+                    self.names.refresh_snapshots()?;
+                }
                 Removed::Partly => continue,
                 Removed::BlockedByUnlinked => {
                     self.delete_unlinked()?;

@@ -62,8 +62,8 @@ mod subvol;
 mod xattr;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
 use frazil_btree::write::Engine;
 use frazil_btree::{LiveSnapshots, SnapshotTable};
@@ -100,6 +100,9 @@ pub use xattr::SetXattr;
 /// Inline data is never longer, whatever the block size (spec 40 §7.5).
 const INLINE_BYTES_MAX: u64 = 1024;
 
+/// What is called when an operation has left something to be done.
+type OnLeft = dyn Fn() + Send + Sync;
+
 /// What operations draw from outside.
 pub struct WriteFsOptions {
     /// The time of day.
@@ -128,6 +131,8 @@ pub struct WriteFs {
     content: ContentLocks,
     /// Released while nothing could be changed: to be looked at later.
     released: Mutex<Vec<NodeId>>,
+    /// Called when there is something for the background.
+    on_left: OnceLock<Box<OnLeft>>,
     logged: LoggedLosses,
     /// The largest id of a subvolume that was deleted. Whoever was told of its objects knows them by that id, so it is not used again while the
     /// volume is open.
@@ -172,6 +177,7 @@ impl WriteFs {
             snapshot_gate: RwLock::default(),
             content: ContentLocks::default(),
             released: Mutex::default(),
+            on_left: OnceLock::new(),
             logged: LoggedLosses::default(),
             deleted_subvol_max: AtomicU32::new(0),
             inline_max: inline_max as usize,
@@ -182,6 +188,20 @@ impl WriteFs {
     /// The volume.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// Has `tell` called whenever an operation leaves something to be done in the background: by [`Front::remove_released`] or
+    /// [`Front::delete_unlinked_step`]. It must not wait. Only the first call counts.
+    pub fn on_left(&self, tell: impl Fn() + Send + Sync + 'static) {
+        // A second one is refused, as it says.
+        drop(self.on_left.set(Box::new(tell)));
+    }
+
+    /// An operation has left something to be done in the background.
+    pub(crate) fn left_something(&self) {
+        if let Some(tell) = self.on_left.get() {
+            tell();
+        }
     }
 
     /// What changes the b-trees.

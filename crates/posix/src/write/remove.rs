@@ -51,7 +51,10 @@ impl WriteFs {
             Released::Remove => match self.try_front(FrontKind::Removal) {
                 Ok(front) => front.remove_soon(node),
                 // If it never can be changed again, the next start finds it.
-                Err(NotNow::Blocked | NotNow::ReadOnly) => self.released.lock().push(node),
+                Err(NotNow::Blocked | NotNow::ReadOnly) => {
+                    self.released.lock().push(node);
+                    self.left_something();
+                }
             },
         }
     }
@@ -63,11 +66,13 @@ impl WriteFs {
 }
 
 impl Front<'_> {
-    /// Removes what was released while the volume was frozen. Returns whether there was anything.
-    pub fn remove_released(&self) -> bool {
-        let released = std::mem::take(&mut *self.released.lock());
-        released.iter().for_each(|node| self.remove_soon(*node));
-        !released.is_empty()
+    /// Removes what was released while the volume was frozen, as long as that is `wanted`.
+    pub fn remove_released(&self, wanted: &dyn Fn() -> bool) {
+        while wanted() {
+            let next = self.released.lock().pop();
+            let Some(node) = next else { return };
+            self.remove_soon(node);
+        }
     }
 
     /// Removes every inode that has no name and that nobody holds: after a crash, and before a clean shutdown. Returns how many.

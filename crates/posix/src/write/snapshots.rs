@@ -69,6 +69,7 @@ impl Front<'_> {
         })? {
             self.delete_unlinked()?;
         }
+        self.left_something();
         self.names.refresh_snapshots()
     }
 

@@ -10,7 +10,8 @@
 //!
 //! 1. What can be written back is, while everything goes on.
 //! 2. The first [gate] closes: operations that come now wait before they take any lock. Those under way finish.
-//! 3. Dirty pages that the kernel keeps for us are written, through the second gate. Then it closes, too. Now nobody changes anything.
+//! 3. Dirty pages that the kernel keeps for us are written, and what was released meanwhile is removed, through the second gate. Then it closes, too. Now nobody
+//!    changes anything.
 //! 4. Everything is written back. Until here the freeze can be given up at any time, and the gates open at once, whatever still hangs.
 //! 5. The last entry of the journal is empty, the superblock says "clean", the devices are flushed. Nothing is written until somebody thaws: the
 //!    superblock says "not clean" on stable storage first, then the gates open.
@@ -154,8 +155,9 @@ pub enum LifecycleError {
 /// What is called when gates have opened or closed.
 type Listener = Arc<dyn Fn() + Send + Sync>;
 
-/// Writes dirty pages that others keep, and returns when that is done or is not `wanted` any more.
-pub type SyncPages = Arc<dyn Fn(&dyn Fn() -> bool) + Send + Sync>;
+/// Does what must be done before a volume comes to rest and passes the second gate (writes dirty pages that others keep, removes what was released), and returns when
+/// that is done or is not `wanted` any more.
+pub type BeforeRest = Arc<dyn Fn(&dyn Fn() -> bool) + Send + Sync>;
 
 /// See the [module](self). Shared; every method may be called from any thread.
 pub struct Lifecycle {
@@ -180,7 +182,7 @@ struct Core {
     /// Since when it is in its state.
     since: Duration,
     listeners: Vec<Listener>,
-    sync_pages: Option<SyncPages>,
+    before_rest: Vec<BeforeRest>,
     /// Transitions are done by a thread that does nothing else.
     owned: bool,
     ended: bool,
@@ -224,7 +226,7 @@ impl Lifecycle {
             halting: false,
             since: clock.now(),
             listeners: Vec::new(),
-            sync_pages: None,
+            before_rest: Vec::new(),
             owned: false,
             ended: false,
         };
@@ -244,9 +246,9 @@ impl Lifecycle {
         self.core.lock().listeners.push(Arc::new(changed));
     }
 
-    /// How dirty pages are written that others keep for this volume.
-    pub fn set_sync_pages(&self, sync: SyncPages) {
-        self.core.lock().sync_pages = Some(sync);
+    /// Has something done whenever the volume comes to rest, between the two gates; what was added last comes first.
+    pub fn before_rest(&self, work: BeforeRest) {
+        self.core.lock().before_rest.insert(0, work);
     }
 
     /// A ticket, at once or not at all.
@@ -567,10 +569,8 @@ impl Lifecycle {
             return Outcome::GivenUp;
         }
         self.reach(Stage::Sync);
-        let sync_pages = self.core.lock().sync_pages.clone();
-        if let Some(sync_pages) = sync_pages {
-            sync_pages(&|| self.is_wanted());
-        }
+        let before_rest = self.core.lock().before_rest.clone();
+        before_rest.iter().for_each(|work| work(&|| self.is_wanted()));
         if !self.reach(Stage::Gate2) || !self.wait_until_empty(1) || !self.reach(Stage::Drain) {
             return Outcome::GivenUp;
         }

@@ -1,0 +1,83 @@
+//! Requests that are answered only when all that was queued before them has been read.
+//!
+//! Who removes a file and then asks how much room there is (`statfs`) counts on the file being gone. The kernel tells us that it forgets the file before the
+//! system call that removed it returns, so earlier; but it keeps what it forgets in a queue of its own, which it lets wait behind up to eight other requests. So
+//! `statfs` is kept back, by the thread whose turn it is, until the kernel has nothing left that was not read. What is read before is at least begun when the
+//! next is read ([`crate::removals`]), so then the answer is right. A freeze makes such a request, too, before it closes the second gate
+//! ([`crate::attach::sync_pages`]).
+//!
+//! Others may ask without end. So it is not kept back longer than a number of requests within which the kernel lets everything through that it forgets.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use crate::request::{Op, Request};
+
+/// Most requests read while one is kept back. Of each 24, 8 at least are not about forgetting; one that is tells of thousands of objects.
+const READS_MAX: u32 = 64;
+
+/// What is kept back. Only who has the turn asks.
+#[derive(Default)]
+pub(crate) struct Fence(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    requests: VecDeque<Vec<u8>>,
+    /// Read since the first of them.
+    reads: u32,
+}
+
+impl Fence {
+    /// A request was read. True if it is kept back.
+    pub(crate) fn keeps(&self, bytes: &[u8]) -> bool {
+        let mut kept = self.0.lock();
+        kept.reads = if kept.requests.is_empty() { 0 } else { kept.reads + 1 };
+        let keeps = Request::decode(bytes).is_some_and(|request| request.op == Op::Statfs);
+        if keeps {
+            kept.requests.push_back(bytes.to_vec());
+        }
+        keeps
+    }
+
+    /// One that is to be answered now; `idle` says whether everything has been read.
+    pub(crate) fn due(&self, idle: impl FnOnce() -> bool) -> Option<Vec<u8>> {
+        let mut kept = self.0.lock();
+        if kept.requests.is_empty() || (kept.reads < READS_MAX && !idle()) {
+            return None;
+        }
+        kept.requests.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(opcode: u32, unique: u64) -> Vec<u8> {
+        let mut bytes = vec![0; crate::request::HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&(crate::request::HEADER_BYTES as u32).to_ne_bytes());
+        bytes[4..8].copy_from_slice(&opcode.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&unique.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&1u64.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn it_is_kept_until_everything_was_read_but_not_for_ever() {
+        let (fence, statfs, getattr) = (Fence::default(), request(17, 5), request(3, 6));
+        assert!(!fence.keeps(&getattr));
+        assert_eq!(fence.due(|| true), None);
+        assert!(fence.keeps(&statfs));
+        assert_eq!(fence.due(|| false), None);
+        assert!(fence.keeps(&request(17, 7)));
+        assert_eq!(fence.due(|| true), Some(statfs.clone()));
+        assert_eq!((fence.due(|| true), fence.due(|| true)), (Some(request(17, 7)), None));
+        assert!(fence.keeps(&statfs));
+        for _ in 0..READS_MAX {
+            assert_eq!(fence.due(|| false), None);
+            assert!(!fence.keeps(&getattr));
+        }
+        assert_eq!(fence.due(|| false), Some(statfs));
+    }
+}
