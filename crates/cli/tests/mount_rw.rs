@@ -376,7 +376,10 @@ fn a_mount_becomes_read_only_and_writable_again() {
     drop(open);
     checked(remount("ro"));
     assert_eq!(File::create(volume.path("file")).unwrap_err().raw_os_error(), Some(30));
+    assert!(volume.is_marked_clean(), "the command returns when it is");
+    assert!(volume.text(&["status", "@"]).contains("\nstate     read-only for "));
     checked(remount("rw"));
+    assert!(!volume.is_marked_clean());
     fs::write(volume.path("file"), "again").unwrap();
     checked(remount("ro"));
     volume.umount();
@@ -385,6 +388,49 @@ fn a_mount_becomes_read_only_and_writable_again() {
     let refused = remount("rw").output().unwrap();
     assert!(errors(&refused).contains("mounted read-only"), "{}", errors(&refused));
     checked(frazil(["umount", dir.to_str().unwrap()]));
+}
+
+/// As by a mount(8) that finds no helper of ours: only the mount table tells of it.
+#[test]
+fn a_volume_follows_its_mount() {
+    let mut volume = Volume::new();
+    volume.mount();
+    let dir = volume.path("");
+    let remount = |access: &str| {
+        let mut command = std::process::Command::new("mount");
+        checked({
+            command.args(["-i", "-o", &format!("remount,{access}")]).arg(&dir);
+            command
+        });
+    };
+    let wait_until_clean = || {
+        let begin = std::time::Instant::now();
+        while !volume.is_marked_clean() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{}", volume.text(&["status", "@"]));
+        }
+    };
+    for round in 0..30 {
+        fs::write(volume.path("file"), [round; 5000]).unwrap();
+        remount("ro");
+        if round % 3 == 0 {
+            wait_until_clean();
+            volume.assert_copy_right(true);
+        }
+        assert_eq!(File::create(volume.path("no")).unwrap_err().raw_os_error(), Some(30));
+        assert_eq!(fs::read(volume.path("file")).unwrap(), [round; 5000]);
+        remount("rw");
+    }
+    // Frozen, it follows when it is thawed.
+    let token = volume.text(&["freeze", "@", "--timeout", "20"]);
+    remount("ro");
+    assert!(volume.text(&["status", "@"]).contains("\nstate     frozen for "));
+    volume.text(&["thaw", "@", "--holder", token.trim_end()]);
+    let begin = std::time::Instant::now();
+    while !volume.text(&["status", "@"]).contains("\nstate     read-only for ") {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{}", volume.text(&["status", "@"]));
+    }
+    assert!(volume.is_marked_clean());
+    volume.umount();
 }
 
 /// What the kernel keeps of an object is dropped where it does not know that a request changes it.

@@ -75,6 +75,8 @@ pub(crate) enum Answer {
     Nothing,
     /// Nothing was done: it has to wait until the volume can be changed.
     Later,
+    /// Nothing was done: the volume cannot be changed.
+    Refused,
 }
 
 impl<F: Filesystem> Adapter<F> {
@@ -111,7 +113,7 @@ impl<F: Filesystem> Adapter<F> {
             (Some(fs), Some(kind)) => match fs.try_front(kind) {
                 Ok(front) => Some(front),
                 Err(NotNow::Blocked) => return Answer::Later,
-                Err(NotNow::ReadOnly) => return Answer::Reply(Err(Error::ReadOnly.into())),
+                Err(NotNow::ReadOnly) => return Answer::Refused,
             },
             _ => None,
         };

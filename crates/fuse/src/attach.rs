@@ -320,10 +320,10 @@ fn on_mount(program: &str, dir: &Path) -> io::Result<bool> {
     command.status().map(|status| status.success())
 }
 
-/// Has the mount table say whether it is read-only, if we may: the kernel does not know that a volume died. Does not wait.
-pub(crate) fn show_read_only(dir: &Path, options: &Options, read_only: bool) {
+/// Has the mount table say that it is read-only, if we may: the kernel does not know that a volume died. Does not wait.
+pub(crate) fn show_read_only(dir: &Path, options: &Options) {
     let dir = dir.to_path_buf();
-    let flags = MountFlags::BIND | Options { read_only, ..options.clone() }.flags();
+    let flags = MountFlags::BIND | Options { read_only: true, ..options.clone() }.flags();
     let started = thread::Builder::new().name("frazil-remount".into()).spawn(move || {
         let deadline = Instant::now() + SHOW_MAX;
         loop {

@@ -20,6 +20,7 @@ impl Errno {
     pub(crate) const NOTTY: Errno = Errno(Code::NOTTY);
     pub(crate) const OPNOTSUPP: Errno = Errno(Code::OPNOTSUPP);
     pub(crate) const RANGE: Errno = Errno(Code::RANGE);
+    pub(crate) const ROFS: Errno = Errno(Code::ROFS);
     pub(crate) const STALE: Errno = Errno(Code::STALE);
 
     /// The number as programs know it.

@@ -40,6 +40,9 @@ pub enum Error {
     /// A volume that is served read-only cannot be made writable.
     #[error("{dir} was mounted read-only; to change it, unmount it and mount it with -o rw", dir = .0.display())]
     ServedReadOnly(PathBuf),
+    /// The mount was changed, the volume was not.
+    #[error("{dir} was remounted, but the volume does not follow: {why}", dir = .0.display(), why = .1)]
+    NotFollowed(PathBuf, String),
     /// Something still uses it.
     #[error("{dir} is in use: a file is open or a process has its directory there (fuser -vm {dir} lists them)", dir = .0.display())]
     Busy(PathBuf),

@@ -57,6 +57,7 @@ mod node_ids;
 mod notify;
 mod parked;
 mod remount;
+mod remounted;
 mod removals;
 mod reply;
 mod request;

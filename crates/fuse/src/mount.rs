@@ -11,12 +11,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use frazil_device::mounts;
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -30,6 +30,7 @@ use crate::control::write_back::Traffic;
 use crate::daemon::Ready;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
+use crate::remounted;
 use crate::session::{Ended, Session};
 
 /// How far the kernel reads ahead, where we may set it: by measurement, more costs caches and less costs requests.
@@ -68,7 +69,7 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
         Ok((ended, session)) => {
             attach::raise_readahead(&place.dir, READAHEAD_KIB);
             if let Some(session) = session.upgrade() {
-                follow(&session, &place.dir, options);
+                follow(&session, &place, options);
             }
             let control = control(&place, MountCommands::new(session));
             Ok(Mount { place, ended, control })
@@ -81,19 +82,25 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
     }
 }
 
-/// Has the mount show whether the volume can be changed, and has a freeze get the pages that the kernel keeps for it.
-fn follow<F: Filesystem>(session: &Session<F>, dir: &Path, options: &Options) {
+/// Has the mount show that the volume died, the volume follow when the mount is made read-only, and a freeze get the pages that the kernel keeps for it.
+fn follow<F: Filesystem>(session: &Session<F>, place: &Place, options: &Options) {
     let lifecycle = session.lifecycle();
-    lifecycle.before_rest(attach::sync_pages(dir, Traffic::of(session)));
-    let (shown, about) = (Mutex::new(options.read_only), Arc::downgrade(lifecycle));
-    let (dir, options) = (dir.to_path_buf(), options.clone());
+    lifecycle.before_rest(attach::sync_pages(&place.dir, Traffic::of(session)));
+    let (shown, about) = (AtomicBool::new(false), Arc::downgrade(lifecycle));
+    let (dir, options) = (place.dir.clone(), options.clone());
     lifecycle.on_change(move || {
-        let Some(lifecycle) = about.upgrade() else { return };
-        let read_only = lifecycle.is_read_only();
-        if std::mem::replace(&mut *shown.lock(), read_only) != read_only {
-            attach::show_read_only(&dir, &options, read_only);
+        if about.upgrade().is_some_and(|lifecycle| lifecycle.is_stopped())
+            && !shown.swap(true, Ordering::Relaxed)
+        {
+            attach::show_read_only(&dir, &options);
         }
     });
+    if let (Some(number), true) = (&place.number, session.is_writable()) {
+        session.watch_mount(number);
+        if let Err(error) = remounted::watch(number, lifecycle) {
+            tracing::warn!("{} does not follow mount -o remount: {error}", place.dir.display());
+        }
+    }
 }
 
 /// Listens for commands. A mount without is still a mount.

@@ -1,7 +1,7 @@
-//! Making a mount read-only, or writable again, while it is in use: `mount -o remount,ro DIR`.
+//! Making a mount read-only, or writable again, while it is in use: `frazil mount -o remount,ro DIR`.
 //!
-//! The kernel then turns changes away; the process that serves goes on as it was started, and marks the volume clean when it is unmounted.
-//! So only a mount that was started writable can become so again.
+//! The kernel then turns changes away. The process that serves is asked to follow ([`crate::remounted`]): it marks the volume clean and writes nothing to it. Only a mount that
+//! was started writable can become so again.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use rustix::io::Errno as Code;
 use rustix::process::Pid;
 
 use crate::attach::{FS_TYPE, Options};
+use crate::control::{Client, Request};
 use crate::error::Error;
 use crate::mount::{devices_of, server_of};
 
@@ -38,9 +39,18 @@ pub fn remount(dir: &Path, options: &Options) -> Result<(), Error> {
     loop {
         match rustix::mount::mount_remount(&canonical, options.flags(), c"") {
             Err(Code::BUSY) if Instant::now() < deadline => thread::sleep(PAUSE),
-            done => return done.map_err(|err| Error::system("remount", &canonical, err)),
+            done => {
+                done.map_err(|err| Error::system("remount", &canonical, err))?;
+                break;
+            }
         }
     }
+    // One that is only read has nothing to follow.
+    if mount.read_only && options.read_only {
+        return Ok(());
+    }
+    let followed = Client::connect(&mount).and_then(|mut client| client.ask(&Request::FollowMount));
+    followed.map_err(|error| Error::NotFollowed(canonical, error.to_string()))
 }
 
 /// Whether the process has one of the devices open for writing.

@@ -11,14 +11,14 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Instant;
 
 use frazil_device::waiting;
 use frazil_journal::engine::SystemClock;
 use frazil_posix::NodeId;
-use frazil_volume::lifecycle::Lifecycle;
+use frazil_volume::lifecycle::{Lifecycle, LifecycleError};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Code;
@@ -33,6 +33,7 @@ use crate::follow::Follow;
 use crate::interrupts::InFlight;
 use crate::notify::Notice;
 use crate::parked::{self, Parked};
+use crate::remounted;
 use crate::reply::{Init, Reply};
 use crate::request::{Op, Request, Unique};
 use crate::stats::{Kind, Stats};
@@ -107,6 +108,8 @@ pub(crate) struct Session<F> {
     parked: Parked,
     lifecycle: Arc<Lifecycle>,
     stats: Arc<Stats>,
+    /// Its number in the mount table, if it may be remounted.
+    number: OnceLock<String>,
 }
 
 /// Tells when a session is over.
@@ -146,6 +149,7 @@ impl<F: Filesystem> Session<F> {
             parked: Parked::default(),
             lifecycle,
             stats: Arc::default(),
+            number: OnceLock::new(),
         });
         let watchable = Arc::downgrade(&session);
         let parking = watchable.clone();
@@ -164,6 +168,24 @@ impl<F: Filesystem> Session<F> {
     /// Whether it can be changed, and by whom it is frozen.
     pub(crate) fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.lifecycle
+    }
+
+    /// Whether what it serves can be changed, now or at another time.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.adapter.fs.writer().is_some()
+    }
+
+    /// It is the mount of this number, and is to be what the mount table says of it.
+    pub(crate) fn watch_mount(&self, number: &str) {
+        self.number.get_or_init(|| number.to_owned());
+    }
+
+    /// Makes the volume what its mount is.
+    pub(crate) fn follow_mount(&self) -> Result<(), LifecycleError> {
+        match self.number.get() {
+            Some(number) => remounted::follow(number, &self.lifecycle),
+            None => Err(LifecycleError::ReadOnly),
+        }
     }
 
     /// What answers.
@@ -309,6 +331,7 @@ impl<F: Filesystem> Session<F> {
                 self.stats.end(&begun, seat.waits_from.take(), Ok(0));
                 return Handled::Done;
             }
+            Answer::Refused => Err(Errno::ROFS),
             Answer::Later => {
                 self.stats.withdraw(&begun);
                 return Handled::Later;
@@ -360,8 +383,25 @@ impl<F: Filesystem> Session<F> {
                 // There is as much room for it as the number says.
                 Answer::Reply(delivered.map(|delivered| reply.ioctl(&delivered)))
             }
-            _ => self.adapter.answer(request, reply),
+            _ => match self.adapter.answer(request, reply) {
+                Answer::Refused if self.became_writable() => match self.adapter.answer(request, reply) {
+                    // It was made read-only again meanwhile.
+                    Answer::Refused => REFUSED,
+                    answer => answer,
+                },
+                Answer::Refused => REFUSED,
+                answer => answer,
+            },
         }
+    }
+
+    /// Somebody wants to change something and is refused, but may not have to be: his mount was made writable again a moment ago.
+    fn became_writable(&self) -> bool {
+        let stopped = self.lifecycle.is_stopped();
+        self.number.get().filter(|_| !stopped).is_some_and(|number| {
+            waiting::about_to_wait();
+            remounted::became_writable(number, &self.lifecycle)
+        })
     }
 
     fn send(&self, unique: Unique, outcome: Result<(), Errno>, reply: &mut Reply) {
@@ -373,6 +413,9 @@ impl<F: Filesystem> Session<F> {
         }
     }
 }
+
+/// The answer to who wants to change something that cannot be changed.
+const REFUSED: Answer = Answer::Reply(Err(Errno::ROFS));
 
 /// What became of a request that was read.
 #[derive(Clone, Copy, PartialEq, Eq)]

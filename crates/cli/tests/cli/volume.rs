@@ -95,6 +95,23 @@ impl Volume {
         assert_eq!(String::from_utf8_lossy(&checked), "clean\n");
     }
 
+    /// Whether the superblock says that there is nothing to recover.
+    pub(crate) fn is_marked_clean(&self) -> bool {
+        let shown = checked(frazil(["show-super", self.image().to_str().unwrap()]));
+        let shown = String::from_utf8(shown).unwrap();
+        let line = shown.lines().find(|line| line.starts_with("Clean:")).unwrap();
+        line.ends_with('1')
+    }
+
+    /// What a copy of the image holds must be right, and marked clean if it is to be.
+    pub(crate) fn assert_copy_right(&self, clean: bool) {
+        assert!(!clean || self.is_marked_clean());
+        let copy = self.files.path().join("copy");
+        fs::copy(self.image(), &copy).unwrap();
+        let checked = checked(frazil(["fsck", "-n", copy.to_str().unwrap()]));
+        assert_eq!(String::from_utf8_lossy(&checked), "clean\n");
+    }
+
     /// The server dies; nothing it knew survives but what it wrote.
     pub(crate) fn kill(&mut self) {
         let mut server = self.server.take().unwrap();

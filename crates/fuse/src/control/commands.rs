@@ -103,6 +103,10 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                     [hold_ms, drain_ms].map(|millis| millis.map(Duration::from_millis));
                 let wish = Wish { who, bound: binds, share, hold_for, give_up_after };
                 let lifecycle = Arc::clone(session.lifecycle());
+                // It may have been made writable a moment ago, and is to be frozen as what it is.
+                if let Err(error) = session.follow_mount() {
+                    tracing::debug!("before a freeze: {error}");
+                }
                 // Whoever waits for it to be frozen must not keep anybody from unmounting.
                 drop(session);
                 let frozen = self.holds.freeze(&lifecycle, wish, bound, client);
@@ -115,6 +119,10 @@ impl<F: Filesystem> Commands for MountCommands<F> {
             Request::ThawAll => {
                 freeze::thaw_all(session.lifecycle())?;
                 tracing::warn!("process {} of user {} has thawed it by force", peer.pid, peer.uid);
+                Ok(Value::Null)
+            }
+            Request::FollowMount => {
+                freeze::follow_mount(&session)?;
                 Ok(Value::Null)
             }
             Request::Shutdown { mode } => {

@@ -19,6 +19,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno as Code;
 
 use super::protocol::{Failure, HoldReport, ShutdownMode};
+use crate::filesystem::Filesystem;
+use crate::session::Session;
 
 /// Most holds remembered that are bound to no connection.
 const UNBOUND_MAX: usize = 64;
@@ -174,6 +176,11 @@ pub(crate) fn shutdown(lifecycle: &Lifecycle, mode: ShutdownMode) -> Result<(), 
         ShutdownMode::NoLogFlush => lifecycle::ShutdownMode::NoLogFlush,
     };
     lifecycle.shutdown(mode).map_err(failure)
+}
+
+/// Makes the volume what its mount is.
+pub(crate) fn follow_mount<F: Filesystem>(session: &Session<F>) -> Result<(), Failure> {
+    session.follow_mount().map_err(failure)
 }
 
 /// The error number of each reason, as commands and controls report it.

@@ -104,6 +104,8 @@ pub enum Request {
     },
     /// End all holds, whoever has them.
     ThawAll,
+    /// The mount was made read-only, or writable again: answered when the volume is that, too.
+    FollowMount,
     /// Stop the volume for good: nothing is written after the answer.
     Shutdown {
         /// What is made durable before.
