@@ -31,6 +31,7 @@ use crate::node::{Node, NodeFacts};
 use crate::overlay::{LevelKeys, Overlay};
 use crate::ptr::NodeId;
 use crate::source::NodeSource;
+use crate::write::CommitError;
 
 /// Where a b-tree begins (spec 30 §8.3).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,7 +71,12 @@ pub struct Btrees {
     problems: Mutex<ProblemLog>,
     /// Counts replacements of nodes.
     shape: AtomicU64,
+    /// Hears of what is wrong.
+    on_trouble: OnceLock<Box<OnTrouble>>,
 }
+
+/// What is called when the trees cannot be had, or contradict themselves.
+type OnTrouble = dyn Fn(&CommitError) + Send + Sync;
 
 pub(crate) struct RootSlot {
     pub(crate) root: Root,
@@ -106,6 +112,7 @@ impl Btrees {
             source,
             cache: NodeCache::new(cache_bytes),
             problems: Mutex::default(),
+            on_trouble: OnceLock::new(),
         };
         trees.note_keys_above_roots();
         trees
@@ -155,6 +162,22 @@ impl Btrees {
     /// are not in the list: they are errors of the lookups that wanted them.
     pub fn problems(&self) -> Vec<Problem> {
         self.problems.lock().list.clone()
+    }
+
+    /// Has `tell` called, by whoever finds it, whenever a part of a tree cannot be had, or a change cannot be derived because what is stored contradicts
+    /// itself. Nobody is told of what is only out of date. Only the first call counts.
+    pub fn on_trouble(&self, tell: impl Fn(&CommitError) + Send + Sync + 'static) {
+        // A second one is refused, as it says.
+        drop(self.on_trouble.set(Box::new(tell)));
+    }
+
+    /// Tells of an error, if it is one of what is stored.
+    pub(crate) fn tell(&self, error: &CommitError) {
+        if let CommitError::Tree(_) | CommitError::Inconsistent(_) = error
+            && let Some(tell) = self.on_trouble.get()
+        {
+            tell(error);
+        }
     }
 
     /// What the node cache holds and has done.
@@ -217,6 +240,9 @@ impl Btrees {
                 self.load(span, ptr).map(Some)
             });
             if shape == self.shape.load(Ordering::Acquire) {
+                if let Err(error) = &place {
+                    self.tell(&CommitError::Tree(error.clone()));
+                }
                 return place.map(|place| place.expect("everything is loaded"));
             }
         }

@@ -16,10 +16,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use frazil_btree::write::EngineOptions;
 use frazil_device::{Access, Device, FileDevice, OpenOptions as DeviceOptions};
+use frazil_journal::engine::NoSpace;
 use frazil_journal::read::ReadError;
 use frazil_ondisk::superblock::assembly::{Degraded, Insufficient};
 use frazil_posix::write::{WriteFs, WriteFsOptions};
-use frazil_volume::lifecycle::FrontKind;
+use frazil_volume::lifecycle::{FrontKind, OnError};
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
 use frazil_volume::write::{Live, LiveOptions, WriteOptions, open_rw};
 use frazil_volume::{JournalView, Notice, OpenError, OpenOptions, Passphrase, Recovery, Volume};
@@ -65,6 +66,12 @@ pub(crate) struct OpenArgs {
     /// They were given as in `/etc/fstab`, so advice must name them like that.
     #[arg(skip)]
     pub(crate) as_mount_options: bool,
+    /// What to do when what is stored turns out to be wrong; as the superblock says if it is not given.
+    #[arg(skip)]
+    pub(crate) on_error: Option<OnError>,
+    /// What to do when a thin device has no room.
+    #[arg(skip)]
+    pub(crate) device_full: Option<NoSpace>,
 }
 
 /// Reads the value of `--cache`.
@@ -138,7 +145,9 @@ impl OpenArgs {
 
     /// Opens the volume on these devices for writing, and finishes what a crash interrupted. It must be stopped in the end.
     pub(crate) fn live(&self, paths: &[PathBuf]) -> Result<WriteFs, Stop> {
-        let write = WriteOptions::default();
+        let default = WriteOptions::default();
+        let no_space = self.device_full.unwrap_or(default.no_space);
+        let write = WriteOptions { on_error: self.on_error, no_space, ..default };
         let foundation =
             self.open(paths, Access::ReadWrite, |devices, options| open_rw(devices, options, &write))?;
         show_notices(&foundation.notices);

@@ -40,6 +40,8 @@ impl Back for Idle {
         Ok(())
     }
     fn halt(&self, _: &str) {}
+    fn record(&self) {}
+    fn abort(&self, _: &str) {}
     fn progress(&self) -> Vec<(&'static str, u64)> {
         vec![("dirty nodes", 3)]
     }

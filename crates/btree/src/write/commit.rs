@@ -120,6 +120,11 @@ impl Engine {
                     return Ok(Some(committed));
                 }
                 Err(Retry::Conflict) => return Ok(None),
+                // A node that could not be read was told of already.
+                Err(Retry::Blocked(Blocked::Failed(error @ CommitError::Inconsistent(_)))) => {
+                    self.trees.tell(&error);
+                    return Err(error);
+                }
                 Err(retry) => self.before_retry(retry, proposal.watermark, &mut held)?,
             }
         }

@@ -33,6 +33,10 @@ impl Engine {
             let again = match written {
                 Ok(again) => again,
                 Err(error) => {
+                    // A node that cannot be read was told of by who tried.
+                    if let CommitError::Inconsistent(_) = error {
+                        self.trees.tell(&error);
+                    }
                     node.fail();
                     return Err(error);
                 }

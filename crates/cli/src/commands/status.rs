@@ -18,7 +18,7 @@ use crate::stop::{Done, Outcome, Stop};
 It works whatever the volume is doing: nothing is asked of the filesystem itself.
 
 JSON fields: mount (pid, uid, version, read_only, age_ns), lifecycle (state, read_only, since_ns, stage, holders: token, who, age_ns, left_ns;
-under_way, blocked, to_write: name, count; error), volume (uuid, label, space in bytes), journal (seq, seq_ondisk, flushed_seq,
+under_way, blocked, to_write: name, count; error, on_error), volume (uuid, label, space in bytes), journal (seq, seq_ondisk, flushed_seq,
 last_seq, entries, waiters, under_pressure, waiting_for_device_space, halted, free: now, after discards, after a flush; size,
 pinned_entries, pins, writes: with and without flush; bytes_written, waits), engine (dirty_nodes, buffered_keys), moved (buckets, bytes,
 hopeless, generation_walks), operations (name, count, failed, bytes, latencies: how many took 2^i to 2^(i+1) ns), waiting (name, pid, waits_ns), waiting_count. More may be added.
@@ -111,7 +111,7 @@ fn list_of(counts: &[CountReport]) -> String {
 /// Which mount it is.
 pub(super) fn head(live: &Live, status: &StatusReport, out: &mut Out) -> Result<(), Stop> {
     let mount = &status.mount;
-    let access = if mount.read_only { "read-only" } else { "read-write" };
+    let access = if mount.read_only || status.lifecycle.read_only { "read-only" } else { "read-write" };
     let (dir, age) = (live.mount.mount_point.display(), Span(mount.age_ns));
     writeln!(
         out,

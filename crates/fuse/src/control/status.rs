@@ -78,8 +78,10 @@ pub struct LifecycleReport {
     pub blocked: Vec<CountReport>,
     /// What is to be written back before it is frozen, by kind.
     pub to_write: Vec<CountReport>,
-    /// The first error: why nothing is written any more.
+    /// The first error: why nothing is written any more, or what was found to be wrong.
     pub error: Option<String>,
+    /// What is done when metadata turns out to be damaged: `continue`, `ro`, `panic`.
+    pub on_error: String,
 }
 
 /// Who keeps a volume frozen.
@@ -270,6 +272,7 @@ impl LifecycleReport {
             blocked: counts(status.blocked),
             to_write: status.dirt.into_iter().map(|(name, number)| count(name, number)).collect(),
             error: status.reason,
+            on_error: status.on_error.name().to_owned(),
         }
     }
 }

@@ -66,13 +66,16 @@ impl WriteFs {
 }
 
 impl Front<'_> {
-    /// Removes what was released while the volume was frozen, as long as that is `wanted`.
-    pub fn remove_released(&self, wanted: &dyn Fn() -> bool) {
+    /// Removes what was released while the volume was frozen, as long as that is `wanted`. Returns whether there was anything.
+    pub fn remove_released(&self, wanted: &dyn Fn() -> bool) -> bool {
+        let mut any = false;
         while wanted() {
             let next = self.released.lock().pop();
-            let Some(node) = next else { return };
+            let Some(node) = next else { break };
             self.remove_soon(node);
+            any = true;
         }
+        any
     }
 
     /// Removes every inode that has no name and that nobody holds: after a crash, and before a clean shutdown. Returns how many.

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use super::{Answer, FreezeRequest, HolderId, LifecycleError, ShutdownMode};
+use super::{Answer, FreezeRequest, HolderId, LifecycleError, OnError, ShutdownMode};
 
 /// Names a request until it is answered.
 pub(crate) type RequestId = u64;
@@ -118,6 +118,8 @@ pub(crate) enum Work {
     Open,
     /// Make durable what was committed.
     Flush,
+    /// Note in the superblock what was found, if that can be.
+    Record,
 }
 
 /// How a transition ended.
@@ -182,8 +184,14 @@ pub(crate) struct Machine {
     at_rest: bool,
     /// Why it is dead.
     reason: Option<String>,
+    /// What to do when the volume turns out to be wrong.
+    on_error: OnError,
+    /// The first thing that was found to be wrong.
+    first_error: Option<String>,
     /// Writing has to be stopped, which nobody has done yet.
     must_halt: bool,
+    /// The process has to end at once.
+    must_abort: bool,
     /// The time by the lifecycle's clock.
     now: Duration,
 }
@@ -208,7 +216,10 @@ impl Machine {
             capable: writable,
             at_rest: !writable,
             reason: None,
+            on_error: OnError::ReadOnly,
+            first_error: None,
             must_halt: false,
+            must_abort: false,
             now: Duration::ZERO,
         }
     }
@@ -232,9 +243,17 @@ impl Machine {
         &self.holders
     }
 
-    /// Why it is dead.
+    /// Why it is dead, or else what was found to be wrong with it first.
     pub(crate) fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
+        self.reason.as_deref().or(self.first_error.as_deref())
+    }
+
+    pub(crate) fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    pub(crate) fn set_on_error(&mut self, on_error: OnError) {
+        self.on_error = on_error;
     }
 
     /// What users see: the state in a word, and whether nothing can be changed for good.
@@ -253,6 +272,11 @@ impl Machine {
             State::Dead => ("read-only, emergency", true),
             State::Gone => ("stopped", true),
         }
+    }
+
+    /// Whether it was stopped for good, or is about to be.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Quiescing(After::Dead) | State::Dead)
     }
 
     /// How the two gates are: of what changes something, and of what writes back (spec 70 R4). They follow from the state and from nothing else, so who
@@ -288,6 +312,11 @@ impl Machine {
     /// True once if writing has to be stopped now.
     pub(crate) fn take_halt(&mut self) -> bool {
         std::mem::take(&mut self.must_halt)
+    }
+
+    /// Whether the process has to end now.
+    pub(crate) fn must_abort(&self) -> bool {
+        self.must_abort
     }
 
     /// The answer to a request, once.
@@ -361,9 +390,35 @@ impl Machine {
 
     /// Nothing can be written any more. `halted`: and nothing is, because the journal has stopped.
     pub(crate) fn error(&mut self, reason: &str, halted: bool) {
-        self.die(reason);
+        self.die_of_an_error(reason);
         self.must_halt &= !halted;
         self.settle();
+    }
+
+    /// What is stored turned out to be wrong. What that means was decided when it was opened; this is the one place that asks.
+    pub(crate) fn inconsistent(&mut self, what: &str) {
+        self.first_error.get_or_insert_with(|| what.to_owned());
+        if self.on_error != OnError::Continue {
+            self.die_of_an_error(what);
+        }
+        self.settle();
+    }
+
+    fn die_of_an_error(&mut self, reason: &str) {
+        let was = self.state;
+        self.die(reason);
+        if matches!(was, State::Dead | State::Gone) {
+            return;
+        }
+        if self.on_error == OnError::Panic && self.capable {
+            self.must_abort = true;
+            return;
+        }
+        // At rest, and on the way there from the seal on, the devices are to stay as they are.
+        let sealed = matches!(was, State::Quiescing(_)) && self.stage >= Stage::Seal;
+        if matches!(was, State::ReadWrite | State::Flushing | State::Quiescing(_)) && !sealed {
+            self.work = Some(Work::Record);
+        }
     }
 
     /// How far the transition under way is.
@@ -482,7 +537,7 @@ impl Machine {
                 if after == After::Dead {
                     self.answer_joined(&Err(LifecycleError::Failed(why.clone())));
                 }
-                self.die(&why);
+                self.die_of_an_error(&why);
             }
         }
     }
@@ -501,7 +556,7 @@ impl Machine {
                 let joined = std::mem::take(&mut self.joined);
                 // Nobody is left who could thaw it again.
                 if joined.is_empty() {
-                    return self.die(&why);
+                    return self.die_of_an_error(&why);
                 }
                 self.state = State::Frozen { writable: true };
                 for joined in joined {

@@ -81,6 +81,12 @@ pub trait Back: Send + Sync {
     /// Nothing is written any more, at once and for good.
     fn halt(&self, why: &str);
 
+    /// After an error and [`Back::halt`]: notes in the superblock what was found, if it still can be written. It is the last write.
+    fn record(&self);
+
+    /// Ends the process at once. Nothing is written before, and nobody is told.
+    fn abort(&self, why: &str);
+
     /// What is still to be written back, by kind.
     fn progress(&self) -> Vec<(&'static str, u64)>;
 }
@@ -111,6 +117,38 @@ pub enum ShutdownMode {
     LogFlush,
     /// As a power cut.
     NoLogFlush,
+}
+
+/// What to do when what is stored turns out to be wrong (option `errors`; spec 70 §5.4). That nothing can be written any more is no such error: that
+/// always ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnError {
+    /// Who wanted what is wrong gets an error, and everything goes on.
+    Continue,
+    /// Nothing is written any more.
+    ReadOnly,
+    /// As [`OnError::ReadOnly`], and the process ends; also when nothing can be written any more.
+    Panic,
+}
+
+impl OnError {
+    /// What the superblock says (spec 10 §7.2). To repair without being asked is to be read-only here, because nothing is repaired while it is mounted.
+    pub fn of_superblock(error_action: u8) -> OnError {
+        match error_action {
+            0 => OnError::Continue,
+            2 => OnError::Panic,
+            _ => OnError::ReadOnly,
+        }
+    }
+
+    /// As the option is spelled.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnError::Continue => "continue",
+            OnError::ReadOnly => "ro",
+            OnError::Panic => "panic",
+        }
+    }
 }
 
 /// What came of a request.
@@ -296,6 +334,11 @@ impl Lifecycle {
         self.core.lock().machine.shown().1
     }
 
+    /// Whether it was stopped for good, or is about to be.
+    pub fn is_stopped(&self) -> bool {
+        self.core.lock().machine.is_stopped()
+    }
+
     fn pass(&self, kind: FrontKind) -> bool {
         self.inside[kind as usize].fetch_add(1, Ordering::Relaxed);
         let passed = self.gates[kind.gate()].enter();
@@ -392,6 +435,17 @@ impl Lifecycle {
         self.change(|machine| machine.error(reason, true));
     }
 
+    /// Decides what is done when what is stored turns out to be wrong; [`OnError::ReadOnly`] unless it is called.
+    pub fn set_on_error(&self, on_error: OnError) {
+        self.core.lock().machine.set_on_error(on_error);
+    }
+
+    /// What is stored turned out to be wrong: what follows is decided here. Called by whoever finds out, who holds none of the locks that a commit or the
+    /// journal needs.
+    pub fn inconsistent(&self, what: &str) {
+        self.change(|machine| machine.inconsistent(what));
+    }
+
     /// Nothing must be written any more. Returns when nothing is.
     pub fn fail(&self, reason: &str) {
         self.change(|machine| machine.error(reason, false));
@@ -438,6 +492,12 @@ impl Lifecycle {
 
     /// Sets the gates as the state wants them, and tells everybody. May let go of the lock meanwhile.
     fn apply<'l>(&'l self, mut core: Guard<'l>) -> Guard<'l> {
+        if core.machine.must_abort()
+            && let Some(back) = self.back.upgrade()
+        {
+            // With the lock, so that nobody is answered.
+            back.abort(core.machine.reason().unwrap_or_default());
+        }
         let passages = core.machine.gates();
         let changed = passages != core.passages;
         for (gate, passage) in self.gates.iter().zip(passages) {
@@ -558,6 +618,15 @@ impl Lifecycle {
             Work::Quiesce => return self.quiesce(&*back),
             Work::Open => back.open(),
             Work::Flush => back.flush(),
+            Work::Record => {
+                let mut core = self.core.lock();
+                while core.halting {
+                    core = self.changed.wait(core);
+                }
+                drop(core);
+                back.record();
+                Ok(())
+            }
         };
         done.map_or_else(Outcome::Failed, |()| Outcome::Done)
     }
@@ -644,6 +713,12 @@ impl Back for Nothing {
         match *self {}
     }
     fn halt(&self, _: &str) {
+        match *self {}
+    }
+    fn record(&self) {
+        match *self {}
+    }
+    fn abort(&self, _: &str) {
         match *self {}
     }
     fn progress(&self) -> Vec<(&'static str, u64)> {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{Core, FrontKind, HolderId, Lifecycle};
+use super::{Core, FrontKind, HolderId, Lifecycle, OnError};
 use crate::sync::{AtomicU32, Ordering};
 
 /// A holder of a freeze.
@@ -38,8 +38,10 @@ pub struct Status {
     pub blocked: Vec<(&'static str, u32)>,
     /// What is to be written back, by kind.
     pub dirt: Vec<(&'static str, u64)>,
-    /// Why it is read-only for good.
+    /// Why it is read-only for good; else the first thing that was found to be wrong with it.
     pub reason: Option<String>,
+    /// What is done when what is stored turns out to be wrong.
+    pub on_error: OnError,
 }
 
 impl Lifecycle {
@@ -66,6 +68,7 @@ impl Lifecycle {
             blocked: counts(&self.blocked),
             dirt,
             reason: core.machine.reason().map(str::to_owned),
+            on_error: core.machine.on_error(),
         }
     }
 

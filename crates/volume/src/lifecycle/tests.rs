@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault};
 
 use super::machine::{Event, Holder, Machine, Outcome, Passage, RequestId, Stage, State, Work};
-use super::{FreezeRequest, HolderId, LifecycleError, ShutdownMode};
+use super::{FreezeRequest, HolderId, LifecycleError, OnError, ShutdownMode};
 
 /// Requests that wait at the same time: those that a transition is for, and those that come in between.
 const REQUESTS_MAX: usize = 3;
@@ -32,6 +32,7 @@ enum Step {
     Lapse(HolderId),
     Withdraw(RequestId),
     Error,
+    Inconsistent,
     Take,
     Reach(Stage),
     Finish(Outcome),
@@ -56,6 +57,7 @@ fn wishes() -> Vec<Step> {
         Step::Lapse(HolderId(1)),
         Step::Lapse(HolderId(2)),
         Step::Error,
+        Step::Inconsistent,
     ];
     for mode in [ShutdownMode::Default, ShutdownMode::LogFlush, ShutdownMode::NoLogFlush] {
         all.push(Step::Post(Event::Shutdown(mode)));
@@ -64,8 +66,10 @@ fn wishes() -> Vec<Step> {
 }
 
 impl World {
-    fn new(writable: bool) -> World {
-        World { machine: Machine::new(writable), waiting: BTreeSet::new(), doing: None, clean: !writable }
+    fn new(writable: bool, on_error: OnError) -> World {
+        let mut machine = Machine::new(writable);
+        machine.set_on_error(on_error);
+        World { machine, waiting: BTreeSet::new(), doing: None, clean: !writable }
     }
 
     /// What the owner may do next.
@@ -85,6 +89,7 @@ impl World {
                 }
                 None => Vec::new(),
             },
+            Some(Work::Record) => vec![Step::Finish(Outcome::Done)],
             Some(Work::Open | Work::Flush) => vec![Step::Finish(Outcome::Done), Step::Finish(failed())],
         }
     }
@@ -113,6 +118,12 @@ impl World {
             Step::Lapse(holder) => drop(self.machine.lapse(holder)),
             Step::Withdraw(id) => self.machine.withdraw(id),
             Step::Error => self.machine.error("a test", true),
+            Step::Inconsistent => {
+                self.machine.inconsistent("a test");
+                let dies = self.machine.on_error() != OnError::Continue;
+                let dead = matches!(self.machine.state(), State::Dead | State::Gone);
+                assert!(if dies { dead } else { dead == matches!(before, State::Dead | State::Gone) });
+            }
             Step::Take => self.doing = self.machine.take_work(),
             Step::Reach(stage) => self.machine.reach(stage),
             Step::Finish(outcome) => {
@@ -121,6 +132,7 @@ impl World {
                     (Some(Work::Open), Outcome::Done) => self.clean = false,
                     // What failed to seal is opened again, or dead.
                     (Some(Work::Quiesce), Outcome::Failed(_)) => self.clean = false,
+                    (Some(Work::Record), _) => assert!(!self.clean && before != State::ReadWrite),
                     _ => {}
                 }
                 self.machine.finished(outcome);
@@ -218,8 +230,13 @@ fn visit(first: World) -> (HashSet<State>, usize) {
 
 #[test]
 fn every_state_keeps_every_promise() {
-    for writable in [true, false] {
-        let (states, worlds) = visit(World::new(writable));
+    for (writable, on_error) in [
+        (true, OnError::ReadOnly),
+        (true, OnError::Continue),
+        (true, OnError::Panic),
+        (false, OnError::ReadOnly),
+    ] {
+        let (states, worlds) = visit(World::new(writable, on_error));
         println!("{worlds} worlds in {} states", states.len());
         let frozen = State::Frozen { writable };
         assert!(states.contains(&frozen) && states.contains(&State::Dead) && states.contains(&State::Gone));

@@ -217,9 +217,10 @@ pub(super) fn put(
         let device = devices
             .get(dev.0)
             .ok_or_else(|| CommitError::Device(format!("device {dev} is missing, data must go there")))?;
-        device
-            .write_at(ptr.offset.0 * SECTOR_BYTES, payload)
-            .map_err(|error| CommitError::Device(error.to_string()))?;
+        device.write_at(ptr.offset.0 * SECTOR_BYTES, payload).map_err(|error| match error.is_no_space() {
+            true => CommitError::NoSpace,
+            false => CommitError::Device(error.to_string()),
+        })?;
     }
     clocks.has_written(Sectors(payload.len() as u64 / SECTOR_BYTES * ptrs.len() as u64));
     Ok(())

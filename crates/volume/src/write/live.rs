@@ -16,12 +16,13 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use frazil_btree::write::{CommitError, Engine, EngineOptions, EngineParts, NodeWriter, Triggers};
-use frazil_btree::{Btrees, NodeStore, Overlay};
+use frazil_btree::{Btrees, Error as TreeError, NodeStore, Overlay};
 use frazil_device::DeviceSet;
 use frazil_journal::Journal;
 use frazil_journal::engine::driver::Driver;
 use frazil_journal::engine::{Dirt, HaltReason};
 use frazil_ondisk::crypto::Key as CryptKey;
+use frazil_ondisk::fsck_errors::FsckErrorId;
 use frazil_ondisk::units::{DevIndex, Seq};
 use frazil_ondisk::values::snapshot::Snapshot;
 use frazil_ondisk::values::subvolume::Subvolume;
@@ -31,6 +32,7 @@ use parking_lot::Mutex;
 use super::data::DataWriter;
 use super::host::{JournalEvents, VolumeHost};
 use super::moving::Mover;
+use super::patience::Patience;
 use super::space::{Allocator, Relief, RoomMaker, RoomThread, Space};
 use super::start::Foundation;
 use super::stop::{self, WriteBack};
@@ -64,6 +66,7 @@ pub struct Live {
     host: Arc<VolumeHost>,
     superblock: Arc<SuperblockStore>,
     devices: DeviceSet,
+    patience: Arc<Patience>,
     key: Option<CryptKey>,
     lifecycle: Arc<Lifecycle>,
     threads: Mutex<Option<Threads>>,
@@ -117,6 +120,7 @@ struct Threads {
 struct Listener {
     space: Arc<Space>,
     engine: Weak<Engine>,
+    patience: Arc<Patience>,
     /// Not while the volume is still being started.
     lifecycle: OnceLock<Arc<Lifecycle>>,
 }
@@ -127,6 +131,7 @@ impl JournalEvents for Listener {
     }
 
     fn halted(&self, reason: &HaltReason) {
+        self.patience.end();
         if let Some(lifecycle) = self.lifecycle.get() {
             lifecycle.died(&reason.to_string());
         }
@@ -148,9 +153,11 @@ impl Live {
         let space = Arc::new(load_space(&foundation, options.cache_bytes)?);
         let metadata_csum =
             foundation.metadata_csum_type().map_err(|error| CommitError::Inconsistent(error.to_string()))?;
-        let writer = NodeWriter::new(foundation.devices.clone(), foundation.node_format(), metadata_csum);
-        let Foundation { devices, key, superblock, host, journal, btrees, replay, recovery, notices } =
-            foundation;
+        let patience = Patience::new(foundation.no_space, Arc::clone(foundation.journal.clock()));
+        let of_nodes = patience.for_nodes(&foundation.devices);
+        let writer = NodeWriter::new(of_nodes, foundation.node_format(), metadata_csum);
+        let Foundation { devices, key, superblock, host, journal, btrees, replay, .. } = foundation;
+        let Foundation { recovery, notices, on_error, .. } = foundation;
 
         let superblocks = Arc::clone(&superblock) as Arc<dyn Superblocks>;
         let clocks = Arc::clone(host.clocks());
@@ -170,6 +177,7 @@ impl Live {
         let listener = Arc::new(Listener {
             space: Arc::clone(&space),
             engine: Arc::downgrade(&engine),
+            patience: Arc::clone(&patience),
             lifecycle: OnceLock::new(),
         });
         let told: Weak<Listener> = Arc::downgrade(&listener);
@@ -184,7 +192,8 @@ impl Live {
         let versions = Arc::clone(&host);
         let versions = Box::new(move || versions.next_key_version());
         let of_allocator = Arc::clone(&allocator);
-        let data = DataWriter::new(of_allocator, devices.clone(), clocks, key.clone(), versions);
+        let of_data = patience.for_data(&devices);
+        let data = DataWriter::new(of_allocator, of_data, clocks, key.clone(), versions);
         let view = superblock.view();
         let reader_options = ReaderOptions::of(&view.superblock, &view.members, key.clone());
         let reader = Reader::new(devices.clone(), Arc::clone(engine.trees()), reader_options);
@@ -211,7 +220,9 @@ impl Live {
         let live = Arc::new_cyclic(|me: &Weak<Live>| {
             let back: Weak<dyn Back> = me.clone();
             let lifecycle = Arc::new(Lifecycle::new(back, Arc::clone(journal.clock())));
+            lifecycle.set_on_error(on_error);
             listener.lifecycle.get_or_init(|| Arc::clone(&lifecycle));
+            tell_of_trouble(&engine, &superblock, &lifecycle);
             owner = options.threads.then(|| Owner::start(&lifecycle)).transpose();
             Live {
                 engine,
@@ -223,6 +234,7 @@ impl Live {
                 host,
                 superblock,
                 devices,
+                patience,
                 key,
                 _owner: owner.as_mut().ok().and_then(Option::take),
                 lifecycle,
@@ -386,7 +398,11 @@ impl Back for Live {
     }
 
     fn seal(&self) -> Result<(), String> {
-        let clean = !self.has_orphans().map_err(|e| e.to_string())?;
+        let wrong = self.superblock.is_wrong();
+        if wrong {
+            tracing::error!("it is not marked clean: something was found to be wrong with it");
+        }
+        let clean = !wrong && !self.has_orphans().map_err(|e| e.to_string())?;
         stop::seal(self.journal(), &self.host, clean).map_err(|e| e.to_string())
     }
 
@@ -411,6 +427,17 @@ impl Back for Live {
         stop::stop_now(self.journal(), why);
     }
 
+    fn record(&self) {
+        if let Err(error) = self.superblock.write_noted() {
+            tracing::error!("what was found cannot be noted in the superblock: {error}");
+        }
+    }
+
+    fn abort(&self, why: &str) {
+        tracing::error!("errors=panic: {why}");
+        std::process::abort();
+    }
+
     fn progress(&self) -> Vec<(&'static str, u64)> {
         let (engine, journal) = (self.engine.status(), self.journal().status());
         let pins: u32 = journal.pins.by_class.iter().sum();
@@ -419,7 +446,10 @@ impl Back for Live {
             ("buffered keys", engine.buffered_keys as u64),
             ("pins", pins.into()),
             ("journal entries in flight", journal.entries.len() as u64),
-            ("waiting for device space", journal.waiting_for_device_space.into()),
+            (
+                "waiting for device space",
+                u64::from(journal.waiting_for_device_space) + u64::from(self.patience.waiting()),
+            ),
         ];
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }
@@ -437,6 +467,22 @@ impl WriteBack for Live {
         self.engine.flush_buffer()?;
         Ok(any)
     }
+}
+
+/// Has what turns out to be wrong with what is stored counted, and the lifecycle decide what follows.
+fn tell_of_trouble(engine: &Engine, superblock: &Arc<SuperblockStore>, lifecycle: &Arc<Lifecycle>) {
+    let (superblock, lifecycle) = (Arc::clone(superblock), Arc::downgrade(lifecycle));
+    engine.trees().on_trouble(move |error| {
+        match error {
+            CommitError::Tree(TreeError::Unreadable(_)) => {
+                superblock.note_error(FsckErrorId::BTREE_NODE_READ_ERROR);
+            }
+            _ => superblock.note_inconsistency(),
+        }
+        if let Some(lifecycle) = lifecycle.upgrade() {
+            lifecycle.inconsistent(&error.to_string());
+        }
+    });
 }
 
 /// Space as it is with everything that the journal holds.

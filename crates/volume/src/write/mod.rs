@@ -24,6 +24,7 @@ mod host;
 mod live;
 pub mod moving;
 mod own_buckets;
+mod patience;
 mod replay;
 pub mod space;
 mod start;

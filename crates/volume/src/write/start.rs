@@ -44,6 +44,7 @@ use super::superblock::SuperblockStore;
 use super::time::{SystemWallClock, WallClock};
 use crate::build;
 use crate::error::{Notice, OpenError};
+use crate::lifecycle::OnError;
 use crate::open::{
     Assembled, OpenOptions, Passphrase, Recovery, Ring, assemble, blacklist, node_format, read_clean,
     read_journal, rings, unlock,
@@ -68,8 +69,10 @@ pub struct WriteOptions {
     pub clock: Arc<dyn Clock>,
     /// For what is stamped with the time of day.
     pub wall: Arc<dyn WallClock>,
-    /// What to do when a thin device has no room for a journal write.
+    /// What to do when a thin device has no room for what is written (`write::patience`).
     pub no_space: NoSpace,
+    /// What to do when what is stored turns out to be wrong; as the superblock says if it is not given.
+    pub on_error: Option<OnError>,
 }
 
 impl Default for WriteOptions {
@@ -78,6 +81,7 @@ impl Default for WriteOptions {
             clock: Arc::new(SystemClock::default()),
             wall: Arc::new(SystemWallClock),
             no_space: engine::Options::default().no_space,
+            on_error: None,
         }
     }
 }
@@ -102,6 +106,10 @@ pub struct Foundation {
     pub recovery: Recovery,
     /// What the user should know.
     pub notices: Vec<Notice>,
+    /// What to do when a thin device has no room.
+    pub no_space: NoSpace,
+    /// What to do when what is stored turns out to be wrong.
+    pub on_error: OnError,
 }
 
 impl Foundation {
@@ -164,7 +172,10 @@ pub fn open_rw(
     let journal_options = journal_options(&assembled.newest, write.no_space);
     let journal = Journal::start(members, format, journal_options, start, host.clone(), write.clock.clone());
     let recovery = left.recovery();
+    let default = OnError::of_superblock(assembled.newest.flags.error_action());
     Ok(Foundation {
+        no_space: write.no_space,
+        on_error: write.on_error.unwrap_or(default),
         devices: assembled.device_set(),
         key,
         superblock,

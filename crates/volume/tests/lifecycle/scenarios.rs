@@ -142,6 +142,14 @@ impl Back for Fake {
         self.halted.store(true, SeqCst);
     }
 
+    fn record(&self) {
+        let _busy = self.busy();
+        assert!(!self.sealed.load(SeqCst), "what is at rest stays as it is");
+        assert!(self.halted.load(SeqCst), "it is the last write");
+    }
+
+    fn abort(&self, _: &str) {}
+
     fn progress(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }

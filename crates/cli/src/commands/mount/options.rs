@@ -4,10 +4,14 @@
 //! here: those that other programs look at (`noauto`, `nofail`, `x-…`).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use frazil_fuse::Accesses;
+use frazil_journal::engine::NoSpace;
 use frazil_posix::write::AccessTimes;
+use frazil_volume::lifecycle::OnError;
 
+use crate::format::parse_seconds;
 use crate::open::{Missing, OpenArgs, parse_cache};
 use crate::stop::Stop;
 
@@ -30,6 +34,9 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "nolazytime",
 ];
 
+/// How long it is waited for room on a thin device with `device_full=fail`.
+const DEVICE_FULL_MAX: Duration = Duration::from_secs(30);
+
 /// The text of the help about them.
 pub(super) const HELP: &str = "\
 Options for -o, with commas between:
@@ -41,6 +48,9 @@ Options for -o, with commas between:
   cache=SIZE             memory for b-tree nodes
   no_splitbrain_check    use devices that were changed apart from each other
   salvage_journal        use a damaged journal as far as it goes
+  errors=WHAT            with rw, when metadata turns out to be damaged: continue, ro (nothing is written any more) or panic
+                         (the serving process ends at once); as the volume says if it is not given
+  device_full=WHAT       with rw, when a thin device has no room: wait, or fail, after 30 seconds or the given time: fail:SECONDS
   allow_other            let other users in (root does by default: no_allow_other)
   nosuid, nodev, noexec  as for mount(8)
   relatime, strictatime  with rw: note when files are opened for reading, at most once a day unless they changed, or always. It costs
@@ -99,6 +109,8 @@ impl MountOptions {
                 self.open.cache =
                     Some(parse_cache(size).map_err(|why| Stop::Usage(format!("option cache: {why}")))?);
             }
+            ("errors", Some(what)) => self.open.on_error = Some(on_error(what)?),
+            ("device_full", Some(what)) => self.open.device_full = Some(device_full(what)?),
             ("no_splitbrain_check", None) => self.open.no_splitbrain_check = true,
             ("salvage_journal", None) => self.open.salvage_journal = true,
             ("allow_other", None) => self.allow_other = Some(true),
@@ -130,6 +142,33 @@ impl MountOptions {
     }
 }
 
+fn on_error(what: &str) -> Result<OnError, Stop> {
+    match what {
+        "continue" => Ok(OnError::Continue),
+        // Nothing is repaired while it is mounted.
+        "ro" | "fix_safe" => Ok(OnError::ReadOnly),
+        "panic" => Ok(OnError::Panic),
+        other => Err(Stop::Usage(format!(
+            "option errors: '{}' is none of continue, ro, panic",
+            other.escape_debug()
+        ))),
+    }
+}
+
+fn device_full(what: &str) -> Result<NoSpace, Stop> {
+    match what.split_once(':') {
+        None if what == "wait" => Ok(NoSpace::Wait),
+        None if what == "fail" => Ok(NoSpace::FailAfter(DEVICE_FULL_MAX)),
+        Some(("fail", seconds)) => parse_seconds(seconds)
+            .map(NoSpace::FailAfter)
+            .map_err(|why| Stop::Usage(format!("option device_full: {why}"))),
+        _ => Err(Stop::Usage(format!(
+            "option device_full: '{}' is neither wait nor fail",
+            what.escape_debug()
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +188,27 @@ mod tests {
         assert_eq!((options.suid, options.dev, options.allow_other), (Some(false), None, Some(true)));
         assert_eq!(options.log, Some("/l".into()));
         assert!(options.open.as_mount_options);
+    }
+
+    #[test]
+    fn policies_are_understood() {
+        let open = |text: &str| parse(text).map(|options| options.open);
+        assert_eq!(open("rw").unwrap().on_error, None);
+        for (what, meant) in [
+            ("continue", OnError::Continue),
+            ("ro", OnError::ReadOnly),
+            ("fix_safe", OnError::ReadOnly),
+            ("panic", OnError::Panic),
+        ] {
+            assert_eq!(open(&format!("errors={what}")).unwrap().on_error, Some(meant));
+        }
+        assert!(open("errors=remount-ro").unwrap_err().contains("none of continue, ro, panic"));
+        let full = |what: &str| open(&format!("device_full={what}")).map(|open| open.device_full);
+        assert_eq!(full("wait"), Ok(Some(NoSpace::Wait)));
+        assert_eq!(full("fail"), Ok(Some(NoSpace::FailAfter(DEVICE_FULL_MAX))));
+        assert_eq!(full("fail:1.5"), Ok(Some(NoSpace::FailAfter(Duration::from_millis(1500)))));
+        assert!(full("fail:never").unwrap_err().contains("device_full"));
+        assert!(full("wait:3").unwrap_err().contains("neither wait nor fail"));
     }
 
     #[test]
@@ -183,6 +243,8 @@ mod tests {
             "allow_other",
             "log=",
             "salvage_journal",
+            "errors=",
+            "device_full=",
         ] {
             assert!(HELP.contains(&format!("\n  {name}")), "{name}");
         }

@@ -25,6 +25,7 @@ mod error;
 mod seat;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use frazil_device::Device;
@@ -98,6 +99,7 @@ pub struct SuperblockStore {
     seen: Mutex<Seen>,
     clock: Arc<dyn WallClock>,
     on_fatal: OnceLock<Box<OnFatal>>,
+    is_wrong: AtomicBool,
 }
 
 struct Writer {
@@ -132,6 +134,7 @@ impl SuperblockStore {
             seen: Mutex::default(),
             clock,
             on_fatal: OnceLock::new(),
+            is_wrong: AtomicBool::new(false),
         })
     }
 
@@ -232,6 +235,26 @@ impl SuperblockStore {
         let mut seen = self.seen.lock();
         *seen.errors.entry(id).or_default() += 1;
         seen.inconsistent = true;
+        self.is_wrong.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that the volume has had an inconsistency for which there is no number. Written with the next write.
+    pub fn note_inconsistency(&self) {
+        self.seen.lock().inconsistent = true;
+        self.is_wrong.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an inconsistency was seen since the volume was opened. Then it must not be called clean (spec 10 §13).
+    pub fn is_wrong(&self) -> bool {
+        self.is_wrong.load(Ordering::Relaxed)
+    }
+
+    /// Writes what was noted, if there is anything.
+    ///
+    /// # Errors
+    /// See [`SuperblockWriteError`].
+    pub fn write_noted(&self) -> Result<(), SuperblockWriteError> {
+        if self.seen.lock().is_empty() { Ok(()) } else { self.rewrite(|_| Ok(())) }
     }
 
     /// Says that the shape of a b-tree is wrong: the next start must check it. Written with the next write.
@@ -418,6 +441,10 @@ impl Writer {
 }
 
 impl Seen {
+    fn is_empty(&self) -> bool {
+        self.errors.is_empty() && self.io.is_empty() && !self.inconsistent && !self.topology
+    }
+
     fn apply(&self, sb: &mut Superblock, now: UnixSeconds) -> Result<(), DecodeError> {
         if self.inconsistent {
             sb.flags.set_has_errors(true);

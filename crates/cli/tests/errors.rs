@@ -1,0 +1,220 @@
+//! What happens when metadata turns out to be damaged while a volume is mounted (`errors=`). Needs root and `/dev/fuse`.
+//!
+//! The b-tree of shared extents is destroyed, which nobody looks at before somebody reads a file that shares its content with another.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "cli/run.rs"]
+#[allow(dead_code, reason = "the other test programs use the rest")]
+mod run;
+#[path = "cli/volume.rs"]
+#[allow(dead_code, reason = "the other test programs use the rest")]
+mod volume;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use frazil_btree::Root;
+use frazil_device::{Access, OpenOptions as DeviceOptions};
+use frazil_ondisk::BtreeId;
+use frazil_ondisk::node::NodePtr;
+use frazil_ondisk::units::SECTOR_BYTES;
+use frazil_volume::{OpenOptions, open};
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use run::{checked, errors, frazil};
+use volume::Volume;
+
+/// A limit that no step of a test that succeeds comes near.
+const LONG: Duration = Duration::from_secs(20);
+
+/// What two files share.
+const CONTENT: [u8; 64 << 10] = [7; 64 << 10];
+
+/// A volume in which what two files share is lost, and where the node is that has it.
+fn damaged(format: &[&str]) -> (Volume, u64, Vec<u8>) {
+    let mut volume = Volume { files: tempfile::tempdir().unwrap(), server: None };
+    let image = volume.image();
+    let image = image.to_str().unwrap();
+    checked(frazil([&["format", "--size", "128M"], format, &[image]].concat()));
+    fs::create_dir(volume.path("")).unwrap();
+    volume.mount();
+    fs::write(volume.path("file"), CONTENT).unwrap();
+    let [from, to] = ["file", "shares"].map(|name| volume.path(name));
+    let (from, to) = (fs::File::open(from).unwrap(), fs::File::create(to).unwrap());
+    let shared = rustix::fs::copy_file_range(&from, None, &to, None, CONTENT.len());
+    assert_eq!(shared, Ok(CONTENT.len()));
+    drop((from, to));
+    volume.umount();
+
+    let device = DeviceOptions::new(Access::ReadOnly).open(&volume.image()).unwrap();
+    let opened = open(vec![Arc::new(device)], OpenOptions::default()).unwrap();
+    let roots = opened.btrees().roots();
+    let Some(Root::At { level, key }) = roots.get(&BtreeId::REFLINK) else { panic!("no root") };
+    let ptr = NodePtr::decode(BtreeId::REFLINK, *level, key.as_key()).unwrap();
+    let at = ptr.ptrs().next().unwrap().offset.0 * SECTOR_BYTES;
+    let file = fs::File::options().read(true).write(true).open(volume.image()).unwrap();
+    let mut node = vec![0; 4096];
+    file.read_exact_at(&mut node, at).unwrap();
+    file.write_all_at(&[0xee; 4096], at).unwrap();
+    (volume, at, node)
+}
+
+impl Volume {
+    fn mount_with(&mut self, options: &str) {
+        let mut command = frazil(["mount", "-f", "-o", options]);
+        command.arg(self.image()).arg(self.path("")).stderr(std::process::Stdio::piped());
+        self.server = Some(command.spawn().unwrap());
+        let begin = Instant::now();
+        while !self.is_mounted() {
+            assert!(begin.elapsed() < LONG, "it is not mounted");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Reads what is lost.
+    fn ask(&self) -> i32 {
+        fs::read(self.path("shares")).expect_err("it is lost").raw_os_error().unwrap()
+    }
+
+    fn life(&self) -> serde_json::Value {
+        let status: serde_json::Value = serde_json::from_str(&self.text(&["status", "--json", "@"])).unwrap();
+        status["lifecycle"].clone()
+    }
+
+    fn show_super(&self) -> String {
+        let image = self.image();
+        String::from_utf8(checked(frazil(["show-super", image.to_str().unwrap()]))).unwrap()
+    }
+
+    fn says(&self, name: &str, value: &str) -> bool {
+        let shown = self.show_super();
+        shown.lines().any(|line| line.starts_with(name) && line.ends_with(value))
+    }
+}
+
+/// The volume is as it was before it was damaged, but for what was done since.
+fn heal(volume: &Volume, (at, node): (u64, &[u8])) {
+    fs::File::options().write(true).open(volume.image()).unwrap().write_all_at(node, at).unwrap();
+}
+
+#[test]
+fn going_on_is_possible_and_remembered() {
+    let (mut volume, at, node) = damaged(&[]);
+    volume.mount_with("rw,errors=continue");
+    assert_eq!(volume.life()["on_error"], "continue");
+    assert_eq!((volume.ask(), volume.ask()), (5, 5));
+    fs::write(volume.path("more"), b"more").unwrap();
+    let life = volume.life();
+    assert_eq!(life["state"], "read-write");
+    assert!(life["error"].as_str().unwrap().contains("b-tree reflink"), "{life}");
+    // It must not be called clean.
+    let told = volume.refused(&["umount", "@"], 1);
+    assert!(told.contains("was not marked clean"), "{told}");
+    volume.server.take().unwrap().wait().unwrap();
+    assert!(!volume.is_marked_clean() && volume.says("Has errors:", "1"), "{}", volume.show_super());
+    assert!(volume.show_super().contains("btree_node_read_error"), "{}", volume.show_super());
+    heal(&volume, (at, &node));
+    volume.mount();
+    assert_eq!(fs::read(volume.path("more")).unwrap(), b"more");
+    assert!(fs::read(volume.path("shares")).unwrap() == CONTENT);
+    volume.umount();
+}
+
+#[test]
+fn nothing_is_written_after_an_error() {
+    for (format, mount) in [
+        (&["-o", "errors=continue"][..], "rw,errors=ro"),
+        (&["-o", "errors=ro"], "rw"),
+        // What a volume says if nobody says anything.
+        (&[], "rw"),
+    ] {
+        let (mut volume, at, node) = damaged(format);
+        volume.mount_with(mount);
+        fs::write(volume.path("more"), b"more").unwrap();
+        volume.text(&["sync", "@"]);
+        assert_eq!(volume.ask(), 5);
+        assert_eq!(fs::write(volume.path("no"), b"x").unwrap_err().raw_os_error(), Some(30));
+        assert_eq!(fs::read(volume.path("more")).unwrap(), b"more");
+        let life = volume.life();
+        assert_eq!((&life["state"], &life["on_error"]), (&"read-only, emergency".into(), &"ro".into()));
+        assert!(life["error"].as_str().unwrap().contains("b-tree reflink"), "{life}");
+        let begin = Instant::now();
+        while !statvfs(volume.path("")).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY) {
+            assert!(begin.elapsed() < LONG, "it is not shown");
+        }
+        // The state is final.
+        assert!(volume.refused(&["freeze", "@"], 5).contains("read-only after an error"));
+        let recorded =
+            || volume.says("Has errors:", "1") && volume.show_super().contains("btree_node_read_error");
+        while !recorded() {
+            assert!(begin.elapsed() < LONG, "{}", volume.show_super());
+        }
+        let image = fs::read(volume.image()).unwrap();
+        volume.refused(&["umount", "@"], 1);
+        let server = volume.server.take().unwrap().wait_with_output().unwrap();
+        assert_eq!(server.status.code(), Some(1), "{}", errors(&server));
+        assert!(fs::read(volume.image()).unwrap() == image, "what was noted was the last write");
+        heal(&volume, (at, &node));
+        volume.mount_with("rw");
+        assert_eq!(fs::read(volume.path("more")).unwrap(), b"more");
+        volume.umount();
+    }
+}
+
+#[test]
+fn the_process_ends_at_once() {
+    let (mut volume, at, node) = damaged(&["-o", "errors=panic"]);
+    volume.mount_with("rw");
+    fs::write(volume.path("more"), b"more").unwrap();
+    volume.text(&["sync", "@"]);
+    assert!([103, 107].contains(&volume.ask()), "the connection is gone");
+    let mut server = volume.server.take().unwrap();
+    let begin = Instant::now();
+    let status = loop {
+        if let Some(status) = server.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begin.elapsed() < LONG, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(status.signal(), Some(6), "aborted");
+    assert!(volume.refused(&["umount", "@"], 1).contains("not marked clean"));
+    assert!(volume.says("Has errors:", "0"), "nothing was written any more");
+    heal(&volume, (at, &node));
+    volume.assert_right();
+    volume.mount_with("rw");
+    assert_eq!(fs::read(volume.path("more")).unwrap(), b"more");
+    volume.umount();
+}
+
+#[test]
+fn after_an_error_the_server_can_be_killed() {
+    let (mut volume, at, node) = damaged(&[]);
+    volume.mount_with("rw");
+    fs::write(volume.path("more"), b"more").unwrap();
+    volume.text(&["sync", "@"]);
+    assert_eq!((volume.ask(), &volume.life()["state"]), (5, &"read-only, emergency".into()));
+    volume.kill();
+    heal(&volume, (at, &node));
+    volume.assert_right();
+    volume.mount();
+    assert_eq!(fs::read(volume.path("more")).unwrap(), b"more");
+    volume.umount();
+}
+
+/// A shutdown is no error.
+#[test]
+fn a_shutdown_is_none() {
+    let mut volume = Volume::new();
+    volume.mount_with("rw,errors=panic");
+    volume.text(&["shutdown", "@"]);
+    assert_eq!(volume.life()["state"], "read-only, emergency");
+    let mut umount = Command::new(env!("CARGO_BIN_EXE_frazil"));
+    umount.arg("umount").arg(volume.path("")).output().unwrap();
+    assert_eq!(volume.server.take().unwrap().wait().unwrap().signal(), None);
+}
