@@ -227,6 +227,11 @@ struct Core {
 }
 
 impl Core {
+    /// The transition to be run. None before writing has been stopped if that is under way: whoever does that looks again.
+    fn take_work(&mut self) -> Option<Work> {
+        if self.halting { None } else { self.machine.take_work() }
+    }
+
     /// When a holder's time is up next, whose, and who that is.
     fn next_deadline(&self) -> Option<(Duration, HolderId, String)> {
         let holders = self.machine.holders().iter();
@@ -564,7 +569,7 @@ impl Lifecycle {
 
     /// Work that the caller has to do, because nobody else does.
     fn own_work(&self, core: &mut Core) -> Option<Work> {
-        if core.owned { None } else { core.machine.take_work() }
+        if core.owned { None } else { core.take_work() }
     }
 
     /// Does work, and what follows from it.
@@ -575,7 +580,7 @@ impl Lifecycle {
             core.since = self.clock.now();
             core.machine.finished(outcome);
             core = self.apply(core);
-            work = core.machine.take_work();
+            work = core.take_work();
         }
     }
 
@@ -590,7 +595,7 @@ impl Lifecycle {
         loop {
             self.tick();
             let mut core = self.lock();
-            if let Some(work) = core.machine.take_work() {
+            if let Some(work) = core.take_work() {
                 drop(core);
                 self.run_all(Some(work));
                 continue;
@@ -619,11 +624,6 @@ impl Lifecycle {
             Work::Open => back.open(),
             Work::Flush => back.flush(),
             Work::Record => {
-                let mut core = self.core.lock();
-                while core.halting {
-                    core = self.changed.wait(core);
-                }
-                drop(core);
                 back.record();
                 Ok(())
             }
