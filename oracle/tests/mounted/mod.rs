@@ -25,10 +25,15 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// A volume of this size in the file "image", mounted at "mnt", both in `files`.
     pub(crate) fn new(files: &Path, bytes: u64) -> Mounted {
+        make(&files.join("image"), bytes);
+        fs::create_dir(files.join("mnt")).unwrap();
+        Mounted::again(files, &WriteOptions::default())
+    }
+
+    /// One that there is already.
+    pub(crate) fn again(files: &Path, write: &WriteOptions) -> Mounted {
         let (image, dir) = (files.join("image"), files.join("mnt"));
-        make(&image, bytes);
-        fs::create_dir(&dir).unwrap();
-        let writable = open(&image);
+        let writable = open(&image, write);
         let mut options = Options::new(image.display().to_string());
         options.read_only = false;
         let mount = frazil_fuse::mount(Arc::clone(writable.fs()), &dir, &options).unwrap();
@@ -36,13 +41,18 @@ impl Mounted {
         Mounted { image, dir, client, mount, writable }
     }
 
-    /// Unmounts it and stops.
+    /// Unmounts it and stops, cleanly.
     pub(crate) fn end(self) {
+        self.end_somehow().unwrap();
+    }
+
+    /// Unmounts it and stops.
+    pub(crate) fn end_somehow(self) -> Result<(), String> {
         let Mounted { client, mount, writable, .. } = self;
         drop(client);
         mount.unmount().unwrap();
         drop(mount);
-        writable.stop().unwrap();
+        writable.stop()
     }
 }
 
@@ -56,9 +66,9 @@ fn make(path: &Path, bytes: u64) {
     builder.finish().unwrap();
 }
 
-fn open(path: &Path) -> Writable {
+fn open(path: &Path, write: &WriteOptions) -> Writable {
     let device = Arc::new(DeviceOptions::new(Access::ReadWrite).open(path).unwrap()) as Arc<dyn Device>;
-    let foundation = open_rw(vec![device], OpenOptions::default(), &WriteOptions::default()).unwrap();
+    let foundation = open_rw(vec![device], OpenOptions::default(), write).unwrap();
     let engine = EngineOptions { seed: 1, restart_one_in: 0 };
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();

@@ -302,10 +302,13 @@ impl Machine {
         }
     }
 
-    /// The transition to be run, if there is one and nobody has it.
+    /// The transition to be run, if there is one and nobody is at one.
     pub(crate) fn take_work(&mut self) -> Option<Work> {
+        if self.working {
+            return None;
+        }
         let work = self.work.take();
-        self.working |= work.is_some();
+        self.working = work.is_some();
         work
     }
 
