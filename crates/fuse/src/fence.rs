@@ -9,17 +9,22 @@
 //! Others may ask without end. So it is not kept back longer than a number of requests within which the kernel lets everything through that it forgets.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::request::{Op, Request};
+use crate::request::is_statfs;
 
 /// Most requests read while one is kept back. Of each 24, 8 at least are not about forgetting; one that is tells of thousands of objects.
 const READS_MAX: u32 = 64;
 
-/// What is kept back. Only who has the turn asks.
+/// What is kept back. Only who has the turn asks, so who passes it on passes this on.
 #[derive(Default)]
-pub(crate) struct Fence(Mutex<Kept>);
+pub(crate) struct Fence {
+    kept: Mutex<Kept>,
+    /// There is something; usually there is not.
+    any: AtomicBool,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -31,22 +36,30 @@ struct Kept {
 impl Fence {
     /// A request was read. True if it is kept back.
     pub(crate) fn keeps(&self, bytes: &[u8]) -> bool {
-        let mut kept = self.0.lock();
-        kept.reads = if kept.requests.is_empty() { 0 } else { kept.reads + 1 };
-        let keeps = Request::decode(bytes).is_some_and(|request| request.op == Op::Statfs);
-        if keeps {
-            kept.requests.push_back(bytes.to_vec());
+        let keeps = is_statfs(bytes);
+        if keeps || self.any.load(Ordering::Relaxed) {
+            let mut kept = self.kept.lock();
+            kept.reads = if kept.requests.is_empty() { 0 } else { kept.reads + 1 };
+            if keeps {
+                kept.requests.push_back(bytes.to_vec());
+                self.any.store(true, Ordering::Relaxed);
+            }
         }
         keeps
     }
 
     /// One that is to be answered now; `idle` says whether everything has been read.
     pub(crate) fn due(&self, idle: impl FnOnce() -> bool) -> Option<Vec<u8>> {
-        let mut kept = self.0.lock();
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut kept = self.kept.lock();
         if kept.requests.is_empty() || (kept.reads < READS_MAX && !idle()) {
             return None;
         }
-        kept.requests.pop_front()
+        let request = kept.requests.pop_front();
+        self.any.store(!kept.requests.is_empty(), Ordering::Relaxed);
+        request
     }
 }
 

@@ -14,6 +14,14 @@ use crate::node_ids::FuseId;
 /// Bytes of the header of a request.
 pub(crate) const HEADER_BYTES: usize = 40;
 
+/// `FUSE_STATFS`.
+const STATFS: u32 = 17;
+
+/// Whether a request asks for the room there is.
+pub(crate) fn is_statfs(bytes: &[u8]) -> bool {
+    bytes.get(4..8) == Some(&STATFS.to_ne_bytes()[..])
+}
+
 /// Identifies a request until it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Unique(pub(crate) u64);
@@ -134,7 +142,7 @@ impl<'a> Op<'a> {
                 let (_flags, _owner, open_flags) = (args.u32(), args.u64(), args.u32());
                 Op::Read { offset, size, flags: OFlags::from_bits_retain(open_flags.unwrap_or(0)) }
             }
-            17 => Op::Statfs,
+            STATFS => Op::Statfs,
             18 | 29 => Op::Release,
             22 => {
                 let (size, _padding) = (args.u32()?, args.u32()?);
