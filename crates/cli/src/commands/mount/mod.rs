@@ -102,7 +102,7 @@ fn umount_one(dir: &Path) -> Result<(), Stop> {
 fn was_stopped(dir: &Path) -> bool {
     let status = Live::at(dir).and_then(|mut live| live.ask::<StatusReport>(&Request::Status));
     // Who cannot be asked is unmounted all the same, and looked at.
-    status.is_ok_and(|status| status.lifecycle.error.is_some())
+    status.is_ok_and(|status| status.lifecycle.read_only && status.lifecycle.error.is_some())
 }
 
 /// Mounts, and returns when the mount is usable; in the process that serves it, or in the foreground, when it is gone.
