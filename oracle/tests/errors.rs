@@ -26,7 +26,7 @@ use frazil_volume::{OpenOptions, open};
 
 use mounted::Mounted;
 
-const CONTENT: [u8; 64 << 10] = [7; 64 << 10];
+static CONTENT: [u8; 64 << 10] = [7; 64 << 10];
 
 fn device(image: &Path) -> Arc<dyn Device> {
     Arc::new(DeviceOptions::new(Access::ReadOnly).open(image).unwrap())

@@ -33,7 +33,7 @@ use volume::Volume;
 const LONG: Duration = Duration::from_secs(20);
 
 /// What two files share.
-const CONTENT: [u8; 64 << 10] = [7; 64 << 10];
+static CONTENT: [u8; 64 << 10] = [7; 64 << 10];
 
 /// A volume in which what two files share is lost, and where the node is that has it.
 fn damaged(format: &[&str]) -> (Volume, u64, Vec<u8>) {
