@@ -5,6 +5,7 @@
 mod access;
 mod chains;
 mod crash;
+mod full;
 mod model;
 mod moving;
 mod numbers;

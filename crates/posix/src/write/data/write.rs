@@ -1,11 +1,15 @@
 //! Writing.
 
+use std::ops::Range;
+
 use frazil_ondisk::superblock::features::Features;
 use frazil_ondisk::units::{SECTOR_BYTES, Sectors};
+use frazil_ondisk::values::reservation::Reservation;
 use frazil_ondisk::{Bpos, KeyBuf, KeyType};
 use frazil_volume::write::data::WrittenExtent;
+use frazil_volume::write::space::DiskReservation;
 
-use super::{SIZE_MAX, regular};
+use super::{SIZE_MAX, regular, sectors};
 use crate::attr::NodeId;
 use crate::error::{Error, Result};
 use crate::write::caller::{Caller, must_be_mutable, must_not_append_only};
@@ -137,11 +141,42 @@ impl Front<'_> {
             return self.put_all(node, vec![(key, ())], size, caller);
         }
         let place = self.placement(file.inum, &file.inode)?;
-        let _promise = self.promise(blocks.bytes.len() as u64, place.replicas)?;
+        let _promise = self.promise_blocks(node, blocks, place.replicas)?;
         let at = Sectors(blocks.start / SECTOR_BYTES);
         let written = self.live.data().write(file.inum, at, &blocks.bytes, &place)?;
         let held = written.into_iter().map(|WrittenExtent { key, hold }| (key, hold));
         self.put_all(node, held.collect(), size, caller)
+    }
+
+    /// Promises room for blocks of a file. What is reserved where they go is theirs, however full the volume is: the commit that puts them there
+    /// gives it back.
+    fn promise_blocks(&self, node: NodeId, blocks: &Blocks, replicas: u8) -> Result<DiskReservation> {
+        let bytes = blocks.bytes.len() as u64;
+        match self.promise(bytes, replicas) {
+            Err(Error::NoSpace) => {}
+            done => return done,
+        }
+        let range = sectors(&(blocks.start..blocks.start + bytes));
+        match bytes - self.reserved(node, range, replicas)? * SECTOR_BYTES {
+            0 => Ok(self.live.space().reserve_anyway(Sectors(0))),
+            rest if rest < bytes => self.promise(rest, replicas),
+            _ => Err(Error::NoSpace),
+        }
+    }
+
+    /// Sectors of a range that are reserved for at least so many copies, and that a write there gives back: not those of another snapshot.
+    fn reserved(&self, node: NodeId, range: Range<u64>, replicas: u8) -> Result<u64> {
+        let subvol = self.names.subvol(node.subvol)?.ok_or(Error::Stale(node))?;
+        let mut cursor = self.names.btrees.visible_extents(&subvol.view, node.inum, range.clone());
+        let mut reserved = 0;
+        while let Some(key) = cursor.next()? {
+            let own = key.k.ty == KeyType::RESERVATION && key.k.pos.snapshot == subvol.view.id().0;
+            if own && Reservation::decode(key.value).is_ok_and(|found| found.nr_replicas >= replicas) {
+                let start = key.k.start_offset().unwrap_or(0).max(range.start);
+                reserved += key.k.pos.offset.min(range.end).saturating_sub(start);
+            }
+        }
+        Ok(reserved)
     }
 
     /// Puts extents into a file in order. Its size follows, up to `size`.

@@ -68,13 +68,14 @@ impl Counters {
         usage
     }
 
-    /// Holds the sectors back if they are available, and all that is held fits `room`.
+    /// Holds the sectors back if they are available, and all that is held or reserved fits `room`.
     fn try_hold(&self, sectors: Sectors, room: Sectors) -> bool {
         let mut state = self.state.lock();
         let (data, reserved) = (positive(state.used), positive(state.reserved));
         let mut usage = Usage { data, reserved, ..Usage::default() };
         usage.settle(self.total, Sectors(state.held));
-        let fits = sectors <= usage.available && state.held.saturating_add(sectors.0) <= room.0;
+        let fits = sectors <= usage.available
+            && state.held.saturating_add(reserved.0).saturating_add(sectors.0) <= room.0;
         if fits {
             state.held += sectors.0;
         }
