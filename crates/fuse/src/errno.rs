@@ -65,6 +65,7 @@ impl From<&Error> for Errno {
             Error::CrossesBorder => Code::XDEV,
             Error::TooManyLinks => Code::MLINK,
             Error::NoSpace => Code::NOSPC,
+            Error::OverQuota => Code::DQUOT,
             Error::TooLarge(_) => Code::RANGE,
             Error::Unsupported(_) => Code::OPNOTSUPP,
             Error::Busy(_) => Code::BUSY,

@@ -59,6 +59,9 @@ pub enum Error {
     /// There is no room: on the devices, or in a range of numbers.
     #[error("no space left")]
     NoSpace,
+    /// The user, the group or the project would exceed its quota (`EDQUOT`).
+    #[error("quota exceeded")]
+    OverQuota,
     /// Something is too large for the format (`ERANGE`).
     #[error("too large: {0}")]
     TooLarge(&'static str),

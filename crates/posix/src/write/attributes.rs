@@ -78,6 +78,7 @@ impl Front<'_> {
         self.change(|op| {
             let mut object = op.writable(node)?;
             must_be_allowed(&object.inode, set, caller)?;
+            op.limit(caller);
             op.set_owner(&mut object, set, caller)?;
             op.set_permissions(&mut object, set, caller)?;
             op.set_times(&mut object.inode, set);

@@ -170,6 +170,7 @@ impl Op<'_, '_> {
         number: &mut Draw<'_>,
     ) -> Result<Object> {
         must_be_mutable(&dir.inode)?;
+        self.limit(caller);
         let kind = what.kind();
         let rdev = match what {
             NewNode::CharDevice(major, minor) | NewNode::BlockDevice(major, minor) => (major, minor),
@@ -209,7 +210,7 @@ impl Op<'_, '_> {
         let made = self.fs.maker.inode(&new, self.fs.random(), inherited(&dir.inode));
         let mut inode = made.map_err(|_| Error::Invalid("device number"))?;
         inode.generation = generation;
-        let made = Object { place: Arc::clone(place), inum, inode };
+        let made = Object { place: Arc::clone(place), inum, inode, was: None };
         self.put_acls(&made, &acls)?;
         Ok(made)
     }

@@ -54,7 +54,18 @@ impl Front<'_> {
     /// Runs one transaction; `f` may run several times.
     pub(crate) fn change<R>(&self, mut f: impl FnMut(&mut Op<'_, '_>) -> Result<R>) -> Result<R> {
         let now = self.now();
-        let run = self.engine().run(CommitOptions::default(), |t| f(&mut Op::new(self.fs, t, now)));
+        let mut charge = None;
+        let run = self.engine().run(CommitOptions::default(), |t| {
+            // What an earlier run would have cost.
+            charge = None;
+            let mut op = Op::new(self.fs, t, now);
+            let value = f(&mut op)?;
+            charge = Some(self.quotas.charge(op.quota, now)?);
+            Ok(value)
+        });
+        if let (Ok(_), Some(charge)) = (&run, charge) {
+            charge.keep(&self.names);
+        }
         run.map(|done| done.value)
     }
 }

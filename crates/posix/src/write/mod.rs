@@ -39,6 +39,7 @@
 //! | access control lists | `acl.rs` |
 //! | what is in use, and what remains of removed directories | `holds.rs` |
 //! | removal of inodes | `remove.rs` |
+//! | quotas: who uses how much, and who may | `quota.rs` |
 //! | the content of files: writing, truncating, sharing | `data/` |
 //! | making subvolumes and snapshots, deleting them | `subvol.rs`, `snapshots.rs` |
 
@@ -55,6 +56,7 @@ mod holds;
 mod link;
 mod numbers;
 mod op;
+mod quota;
 mod remove;
 mod rename;
 mod snapshots;
@@ -86,6 +88,7 @@ use crate::unfinished::Unfinished;
 use data::ContentLocks;
 use holds::Holds;
 use numbers::Numbers;
+use quota::Quotas;
 
 pub use access::AccessTimes;
 pub use attributes::{SetAttr, SetTime};
@@ -93,6 +96,7 @@ pub use caller::Caller;
 pub use create::NewNode;
 pub use data::Allocate;
 pub use front::Front;
+pub use quota::{QuotaKind, QuotaKinds, QuotaReport, QuotaUse};
 pub use rename::RenameMode;
 pub use snapshots::Deletion;
 pub use xattr::SetXattr;
@@ -124,6 +128,7 @@ pub struct WriteFs {
     clock: Arc<dyn WallClock>,
     random: Mutex<fastrand::Rng>,
     numbers: Numbers,
+    quotas: Quotas,
     holds: Holds,
     /// A snapshot must not catch a file in the middle of an operation of several transactions: these hold it for reading, who makes
     /// snapshots for writing (spec 40 §13.5).
@@ -146,7 +151,7 @@ impl WriteFs {
     /// [`Front::delete_unlinked_step`].
     ///
     /// # Errors
-    /// If an option in the superblock has no meaning, or the snapshots cannot be read.
+    /// If an option in the superblock has no meaning, or the snapshots cannot be read, or, with quotas, the inodes.
     pub fn new(live: Arc<Live>, options: WriteFsOptions) -> Result<WriteFs> {
         let WriteFsOptions { clock, seed } = options;
         let superblock = live.superblock().view().superblock.clone();
@@ -166,6 +171,7 @@ impl WriteFs {
             time_base: superblock.time_base(),
             casefold: superblock.flags.casefold(),
         };
+        let quotas = Quotas::load(&superblock, &names)?;
         Ok(WriteFs {
             live,
             names,
@@ -173,6 +179,7 @@ impl WriteFs {
             clock,
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             numbers: Numbers::new(short),
+            quotas,
             holds: Holds::default(),
             snapshot_gate: RwLock::default(),
             content: ContentLocks::default(),

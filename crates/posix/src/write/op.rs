@@ -14,6 +14,7 @@ use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 
 use super::WriteFs;
 use super::numbers::{Draw, versions};
+use super::quota::{Changes, Owned};
 use crate::attr::{NodeId, Timestamp};
 use crate::error::{Error, Result};
 use crate::namespace::decode_inode;
@@ -56,6 +57,8 @@ pub(crate) struct Object {
     pub(crate) inum: Inum,
     /// The inode.
     pub(crate) inode: Inode,
+    /// What it counted for when it was read; `None` for a new one.
+    pub(crate) was: Option<Owned>,
 }
 
 impl Object {
@@ -75,11 +78,13 @@ pub(crate) struct Op<'a, 'e> {
     pub(crate) t: &'a mut Transaction<'e>,
     /// When it happens.
     pub(crate) at: Timestamp,
+    /// What it changes for quotas.
+    pub(crate) quota: Changes,
 }
 
 impl<'a, 'e> Op<'a, 'e> {
     pub(crate) fn new(fs: &'a WriteFs, t: &'a mut Transaction<'e>, at: Timestamp) -> Self {
-        Op { fs, t, at }
+        Op { fs, t, at, quota: Changes::default() }
     }
 
     /// When it happens, as inodes say it.
@@ -117,7 +122,7 @@ impl<'a, 'e> Op<'a, 'e> {
     pub(crate) fn object(&self, node: NodeId) -> Result<Object> {
         let place = self.find_place(node.subvol)?.ok_or(Error::Stale(node))?;
         let inode = self.find_inode(&place.view, node.inum)?.ok_or(Error::Stale(node))?;
-        Ok(Object { place, inum: node.inum, inode })
+        Ok(Object { place, inum: node.inum, inode, was: Some(Owned::of(&inode)) })
     }
 
     /// An object, to be changed.
@@ -157,12 +162,13 @@ impl<'a, 'e> Op<'a, 'e> {
         let inode = self.find_inode(&place.view, inum)?.ok_or_else(|| {
             Error::Io(format!("inode {} does not exist, but an entry leads to it", place.node(inum)))
         })?;
-        Ok(Object { place: Arc::clone(place), inum, inode })
+        Ok(Object { place: Arc::clone(place), inum, inode, was: Some(Owned::of(&inode)) })
     }
 
     /// Writes an inode back.
     pub(crate) fn put(&mut self, object: &Object) {
         self.put_version(object.place.pos(0, object.inum.0), &object.inode);
+        self.note_put(object);
     }
 
     /// Writes one version of an inode.

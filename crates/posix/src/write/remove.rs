@@ -18,6 +18,7 @@ use super::WriteFs;
 use super::front::Front;
 use super::holds::Released;
 use super::op::{Object, Op};
+use super::quota::Owned;
 use crate::attr::NodeId;
 use crate::error::Result;
 use crate::hashed::slots;
@@ -154,14 +155,17 @@ impl Front<'_> {
 impl Op<'_, '_> {
     fn remove_step(&mut self, pos: Bpos) -> Result<Step> {
         let Some(mut inode) = self.dead_version(pos)? else { return Ok(Step::Kept) };
+        let was = Owned::of(&inode);
         let (inum, view) = (Inum(pos.offset), self.fs.names.view(SubvolId(0), SnapshotId(pos.snapshot))?);
         let done = self.t.remove_extents(&view, inum, 0..u64::MAX)?;
         inode.sectors = Sectors(inode.sectors.0.saturating_sub(done.sectors));
         if done.end < u64::MAX || !self.clear_tables(&view, inum)? {
             self.put_version(pos, &inode);
+            self.note_version(pos, was, Some(Owned::of(&inode)))?;
             return Ok(Step::More);
         }
         self.remove_inode(pos, &inode);
+        self.note_version(pos, was, None)?;
         Ok(Step::Gone { above: self.version_above(pos, &view)? })
     }
 

@@ -220,6 +220,7 @@ impl Op<'_, '_> {
             Inside::InUse => return Err(Error::NotEmpty),
         }
         let mut record = root.place.record;
+        self.note_unlinked(&root.place);
         record.flags |= Subvolume::UNLINKED;
         self.put_subvolume(subvol, &record);
         self.take_entry(parent, entry)?;

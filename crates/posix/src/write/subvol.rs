@@ -42,6 +42,7 @@ impl Front<'_> {
             let mut parent = op.directory(dir)?;
             let slot = op.search_name(&parent, name)?.free()?;
             let (subvol, [snapshot]) = (op.new_subvol_id()?, op.new_snapshot_ids()?);
+            op.note_subvolume(subvol);
             let tree = op.new_tree_id()?;
             let record = Subvolume {
                 snapshot,

@@ -9,6 +9,7 @@ mod full;
 mod model;
 mod moving;
 mod numbers;
+mod quota;
 mod random;
 mod rules;
 mod subvolumes;

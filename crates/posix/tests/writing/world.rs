@@ -168,6 +168,7 @@ pub(crate) fn name_of(error: &Error) -> &'static str {
         Error::CrossesBorder => "EXDEV",
         Error::TooManyLinks => "EMLINK",
         Error::NoSpace => "ENOSPC",
+        Error::OverQuota => "EDQUOT",
         Error::TooLarge(_) => "ERANGE",
         Error::Unsupported(_) => "EOPNOTSUPP",
         Error::Busy(_) => "EBUSY",

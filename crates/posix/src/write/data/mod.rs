@@ -230,6 +230,7 @@ impl Op<'_, '_> {
         let now = self.now();
         (file.inode.mtime, file.inode.ctime) = (now, now);
         if let Some(caller) = caller.filter(|caller| !caller.privileged) {
+            self.limit(caller);
             let keeps = caller.keeps_setgid(file.inode.gid);
             drop_set_id(&mut file.inode, keeps);
             self.drop_capabilities(file)?;

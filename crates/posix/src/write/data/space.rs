@@ -112,12 +112,12 @@ impl Front<'_> {
         must_not_append_only(&file.inode)?;
         match how {
             Allocate::Reserve { keep_size } => {
-                self.reserve(node, self.blocks_around(&bytes), false)?;
+                self.reserve(node, self.blocks_around(&bytes), false, caller)?;
                 self.grow(node, bytes.end, keep_size, caller)
             }
             Allocate::Zero { keep_size } => {
                 self.zero_edges(node, &file, &bytes)?;
-                self.reserve(node, self.blocks_within(&bytes), true)?;
+                self.reserve(node, self.blocks_within(&bytes), true, caller)?;
                 self.grow(node, bytes.end, keep_size, caller)
             }
             Allocate::Punch => {
@@ -191,7 +191,7 @@ impl Front<'_> {
     }
 
     /// Reserves space for whole blocks: in holes, or, if the content is to go, everywhere.
-    fn reserve(&self, node: NodeId, bytes: Range<u64>, replace: bool) -> Result<()> {
+    fn reserve(&self, node: NodeId, bytes: Range<u64>, replace: bool, caller: &Caller<'_>) -> Result<()> {
         let mut left = sectors(&bytes);
         while !left.is_empty() {
             let (end, wanted) = self.holes(node, left.clone(), replace)?;
@@ -201,7 +201,10 @@ impl Front<'_> {
                 self.placement(file.inum, &file.inode)?.replicas
             };
             let _promise = self.promise(total * SECTOR_BYTES, replicas)?;
-            let reached = self.change(|op| op.put_reservations(node, &wanted, replicas))?;
+            let reached = self.change(|op| {
+                op.limit(caller);
+                op.put_reservations(node, &wanted, replicas)
+            })?;
             left.start = reached.unwrap_or(end);
         }
         Ok(())
