@@ -19,9 +19,6 @@ use crate::snapshots::View;
 
 /// Keys that one call covers at most.
 const KEYS_MAX: usize = 256;
-/// Words of a journal entry that a covered key may need, with all that follows from its going: itself, its bucket's key and lists, its
-/// backpointer, counters.
-const WORDS_PER_KEY: u32 = 64;
 
 /// How far a change of a range came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +108,7 @@ impl Transaction<'_> {
     ) -> Result<(Overwritten, Vec<KeyBuf>)> {
         let Range { start: a, end: mut b } = sectors.clone();
         let mut olds = Vec::new();
-        let keys_max = self.engine().journal().entry_words_max() / WORDS_PER_KEY;
-        let keys_max = (keys_max as usize).clamp(4, KEYS_MAX);
+        let keys_max = self.keys_max(KEYS_MAX);
         let mut cursor = self.visible_extents(view, inode, sectors);
         while let Some(key) = cursor.next()? {
             if olds.len() == keys_max {

@@ -9,10 +9,11 @@
 //! ```
 //!
 //! The closure may run several times, so it must not do anything beyond the transaction that cannot be done twice. It sees its own changes. Any
-//! number of keys of any leaves may be changed, as long as they fit one journal entry. What it sees is not a snapshot of one moment; but if it
+//! number of keys of any leaves may be changed, as long as they fit one journal entry with all that follows from them; who has more asks
+//! [`Transaction::keys_max`] how many, and does the rest in further transactions. What it sees is not a snapshot of one moment; but if it
 //! has seen anything that is not true when it commits (or gives up with an error), it is run again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
@@ -49,7 +50,15 @@ pub struct Transaction<'e> {
     changes: Changes,
     /// The changes of a b-tree as cursors look through them; made when wanted.
     pending: RefCell<HashMap<BtreeId, LevelKeys>>,
+    /// How often it turned out to be too large so far.
+    halvings: u32,
+    /// It was told to change several keys, and would change fewer if it were told so.
+    can_shrink: Cell<bool>,
 }
+
+/// Words of a journal entry that a changed key may need with what follows from it, usually: itself, its bucket's key and lists, its
+/// backpointer, counters. With several replicas it may be more.
+const WORDS_PER_KEY: u32 = 64;
 
 impl Engine {
     /// Runs `f` until it has read nothing that is untrue, and commits what it changed.
@@ -61,8 +70,9 @@ impl Engine {
         options: CommitOptions,
         mut f: impl FnMut(&mut Transaction<'_>) -> std::result::Result<R, E>,
     ) -> std::result::Result<Done<R>, E> {
+        let mut halvings = 0;
         loop {
-            let mut transaction = Transaction::new(self);
+            let mut transaction = Transaction::new(self, halvings);
             let result = f(&mut transaction);
             if self.restarts() {
                 continue;
@@ -86,16 +96,35 @@ impl Engine {
                 triggers: true,
                 watermark: options.watermark,
             };
-            if let Some(committed) = self.commit(&proposal)? {
-                return Ok(Done { value, seq: committed.seq });
+            match self.commit(&proposal) {
+                Ok(Some(committed)) => return Ok(Done { value, seq: committed.seq }),
+                Ok(None) => {}
+                Err(CommitError::TooLarge { .. }) if transaction.can_shrink.get() => halvings += 1,
+                Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
 impl<'e> Transaction<'e> {
-    fn new(engine: &'e Engine) -> Self {
-        Self { engine, reads: Reads::default(), changes: Changes::new(), pending: RefCell::default() }
+    fn new(engine: &'e Engine, halvings: u32) -> Self {
+        Self {
+            engine,
+            reads: Reads::default(),
+            changes: Changes::new(),
+            pending: RefCell::default(),
+            halvings,
+            can_shrink: Cell::new(false),
+        }
+    }
+
+    /// How many keys a step of something longer should change, `most` or fewer, so that they fit one journal entry with all that follows from
+    /// them. What follows is not known before; if it was too much the closure is run again, and this is half of what it was. At least 1.
+    pub fn keys_max(&self, most: usize) -> usize {
+        let fit = (self.engine.journal().entry_words_max() / WORDS_PER_KEY) as usize;
+        let keys = fit.min(most).checked_shr(self.halvings).unwrap_or(0).max(1);
+        self.can_shrink.set(self.can_shrink.get() || keys > 1);
+        keys
     }
 
     /// Whether everything that was read is still so.

@@ -118,7 +118,7 @@ impl Front<'_> {
                 op.take_entry(&parent, &entry)?;
                 op.loses_directory(&mut parent);
                 op.touch_dir(&mut parent);
-                Ok(Removed::Directory(target))
+                Ok(Removed::Directory(Box::new(target)))
             })?;
             match removed {
                 Removed::Directory(target) => self.after_directory(&target),
@@ -148,7 +148,7 @@ impl Front<'_> {
 
 /// What one transaction of `rmdir` did.
 enum Removed {
-    Directory(Object),
+    Directory(Box<Object>),
     Subvolume,
     /// Nothing: subvolumes in it have lost their names but are not deleted yet.
     BlockedByUnlinked,

@@ -28,9 +28,8 @@ use crate::error::{Error, Result};
 const CLEARED: [BtreeId; 4] = [BtreeId::EXTENTS, BtreeId::DIRENTS, BtreeId::XATTRS, BtreeId::INODES];
 /// Keys looked at in one step.
 const LOOKED_AT_MAX: usize = 4096;
-/// Keys deleted in one transaction, and the words of a journal entry that each may need with all that follows from it.
+/// Keys deleted in one transaction.
 const DELETED_MAX: usize = 64;
-const WORDS_PER_KEY: u32 = 64;
 
 /// How far the deletion of unlinked subvolumes is. Begins anew with its default.
 #[derive(Debug, Default)]
@@ -132,8 +131,6 @@ impl Front<'_> {
     /// Deletes some keys of the dead snapshots.
     fn clear_step(&self, clearing: &mut Clearing) -> Result<Cleared> {
         let Some(&btree) = CLEARED.get(clearing.at.0) else { return Ok(Cleared::All) };
-        let words = self.engine().journal().entry_words_max() / WORDS_PER_KEY;
-        let max = (words as usize).clamp(4, DELETED_MAX);
         let dead: BTreeSet<u32> = clearing.dead.iter().map(|id| id.0).collect();
         let mut cursor = self.names.btrees.cursor(btree, clearing.at.1..=Bpos::MAX);
         let (mut keys, mut next) = (Vec::new(), None);
@@ -146,7 +143,7 @@ impl Front<'_> {
             if dead.contains(&key.k.pos.snapshot) {
                 keys.push(key.k.pos);
             }
-            if keys.len() == max {
+            if keys.len() == DELETED_MAX {
                 break;
             }
         }
@@ -154,15 +151,17 @@ impl Front<'_> {
         if !keys.is_empty() {
             // Nobody else changes keys of a snapshot that nobody sees. But somebody else may have deleted it to the end by now, and its id may be
             // that of a new one.
-            let is_right = self.change(|op| {
+            let deleted = self.change(|op| {
+                let some = &keys[..keys.len().min(op.t.keys_max(DELETED_MAX))];
                 let is_right = op.is_unlinked_with(clearing.subvol, clearing.dead[0])?;
                 if is_right {
-                    keys.iter().for_each(|pos| op.t.delete(btree, *pos));
+                    some.iter().for_each(|pos| op.t.delete(btree, *pos));
                 }
-                Ok(is_right)
+                Ok(is_right.then_some(some.len()))
             })?;
-            if !is_right {
-                return Ok(Cleared::ByOthers);
+            let Some(deleted) = deleted else { return Ok(Cleared::ByOthers) };
+            if deleted < keys.len() {
+                next = Some(keys[deleted]);
             }
         }
         clearing.at = match next {

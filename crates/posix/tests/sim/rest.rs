@@ -331,7 +331,9 @@ fn shut_down(run: &mut Run<'_>, bed: &Bed<'_>, history: &mut History) {
     let before = bed.changes();
     assert!(lifecycle(run).is_read_only());
     assert_eq!(run.fs.try_front(FrontKind::Names).err(), Some(NotNow::ReadOnly));
-    assert_eq!(lifecycle(run).shutdown(ShutdownMode::Default), Ok(()));
+    // Once more is nothing new, except where it died of something else.
+    let again = lifecycle(run).shutdown(ShutdownMode::Default);
+    assert!(again.is_ok() || run.faults, "{}: {again:?}", run.doing);
     for _ in 0..4 {
         let live = run.fs.live();
         live.journal().step();

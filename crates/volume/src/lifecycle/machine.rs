@@ -500,6 +500,10 @@ impl Machine {
         }
     }
 
+    fn was_shut_down(&self) -> bool {
+        self.reason.as_deref() == Some(SHUT_DOWN)
+    }
+
     fn dead(&self) -> LifecycleError {
         LifecycleError::Dead(self.reason.clone().unwrap_or_default())
     }
@@ -733,7 +737,11 @@ impl Machine {
     fn shutdown(&mut self, id: RequestId, mode: ShutdownMode) -> Option<Result<Answer, LifecycleError>> {
         let event = Event::Shutdown(mode);
         match self.state {
-            State::Dead => return Some(Ok(Answer::Done)),
+            // Nothing is durable that was not when it died, unless somebody asked for that.
+            State::Dead => {
+                let kept = mode == ShutdownMode::NoLogFlush || self.was_shut_down();
+                return Some(if kept { Ok(Answer::Done) } else { Err(self.dead()) });
+            }
             // What was committed is durable there.
             State::ReadOnly | State::Frozen { .. } => {}
             _ if mode == ShutdownMode::NoLogFlush => {}

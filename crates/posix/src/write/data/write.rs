@@ -194,7 +194,7 @@ impl Front<'_> {
             let (whole, left) = self.change(|op| {
                 let mut file = op.content(node)?;
                 let (mut whole, mut left) = (0, None);
-                for key in &batch {
+                for key in batch.iter().take(op.t.keys_max(EXTENTS_MAX)) {
                     let end = key.k.pos.offset;
                     left = op.put_extent(&mut file, key.clone())?;
                     let done = left.as_ref().map_or(end, |rest| rest.k.start_offset().unwrap_or(end));

@@ -51,8 +51,8 @@ use crate::data::Reader;
 const ROUND_BUCKETS: usize = 16;
 /// Data that is read before it is written and committed.
 const BATCH_SECTORS: u64 = 2048;
-/// Words of a journal entry that a moved key may need, with all that follows from it.
-const WORDS_PER_KEY: u32 = 96;
+/// Keys that a transaction moves.
+const KEYS_MAX: usize = 64;
 
 /// Makes some room without moving anything (discards, flushes, drops cached data). Whether anything came of it.
 pub(in crate::write) type MakeRoom<'r> = &'r dyn Fn() -> Result<bool, CommitError>;
@@ -399,25 +399,25 @@ impl State {
 
 /// Changes the keys that are still what was read. How many.
 fn commit(engine: &Engine, rewrites: &[Rewrite]) -> Result<u64, CommitError> {
-    let keys_max = (engine.journal().entry_words_max() / WORDS_PER_KEY).clamp(1, 64) as usize;
-    let mut changed = 0;
-    for rewrites in rewrites.chunks(keys_max) {
+    let (mut rest, mut all) = (rewrites, 0);
+    while !rest.is_empty() {
         let options = CommitOptions { watermark: Watermark::Copygc };
-        changed += engine
-            .run(options, |transaction| {
-                let mut changed = 0;
-                for Rewrite { btree, old, new } in rewrites {
-                    let now = transaction.get(*btree, old.k.pos)?;
-                    if now.is_some_and(|now| now.key() == old.as_key()) {
-                        transaction.put(*btree, new.clone());
-                        changed += 1;
-                    }
+        let done = engine.run(options, |transaction| {
+            let some = &rest[..rest.len().min(transaction.keys_max(KEYS_MAX))];
+            let mut changed = 0;
+            for Rewrite { btree, old, new } in some {
+                let now = transaction.get(*btree, old.k.pos)?;
+                if now.is_some_and(|now| now.key() == old.as_key()) {
+                    transaction.put(*btree, new.clone());
+                    changed += 1;
                 }
-                Ok::<u64, CommitError>(changed)
-            })?
-            .value;
+            }
+            Ok::<_, CommitError>((some.len(), changed))
+        })?;
+        let (looked_at, changed) = done.value;
+        (rest, all) = (&rest[looked_at..], all + changed);
     }
-    Ok(changed)
+    Ok(all)
 }
 
 /// Why a bucket could not be emptied.
