@@ -1,5 +1,6 @@
 //! Writing.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use frazil_ondisk::superblock::features::Features;
@@ -22,10 +23,11 @@ const EXTENTS_MAX: usize = 16;
 const CHUNK_BYTES: usize = 8 << 20;
 
 /// Blocks with new content, ready to be stored.
-pub(super) struct Blocks {
+pub(super) struct Blocks<'d> {
     /// Byte of the file where they begin.
     pub(super) start: u64,
-    pub(super) bytes: Vec<u8>,
+    /// Borrowed if the data that is written is whole blocks already, so that large writes are not copied.
+    pub(super) bytes: Cow<'d, [u8]>,
 }
 
 impl Front<'_> {
@@ -88,15 +90,18 @@ impl Front<'_> {
     }
 
     /// The blocks that `data` falls into, filled up with what is in the file around it.
-    pub(super) fn blocks_with(
+    pub(super) fn blocks_with<'d>(
         &self,
         node: NodeId,
         file: &Object,
         offset: u64,
-        data: &[u8],
-    ) -> Result<Blocks> {
+        data: &'d [u8],
+    ) -> Result<Blocks<'d>> {
         let end = offset + data.len() as u64;
         let around = self.blocks_around(&(offset..end));
+        if around == (offset..end) {
+            return Ok(Blocks { start: offset, bytes: Cow::Borrowed(data) });
+        }
         let mut bytes = vec![0; (around.end - around.start) as usize];
         let block = self.block_bytes() as usize;
         let at = (offset - around.start) as usize;
@@ -108,7 +113,7 @@ impl Front<'_> {
             self.fill(node, file, around.end - block as u64, &mut bytes[tail..])?;
         }
         bytes[at..at + data.len()].copy_from_slice(data);
-        Ok(Blocks { start: around.start, bytes })
+        Ok(Blocks { start: around.start, bytes: Cow::Owned(bytes) })
     }
 
     /// What is in the file; zeros behind its end.
@@ -130,7 +135,7 @@ impl Front<'_> {
         &self,
         node: NodeId,
         file: &Object,
-        blocks: &Blocks,
+        blocks: &Blocks<'_>,
         end: Option<u64>,
         caller: Option<&Caller<'_>>,
     ) -> Result<()> {
@@ -217,7 +222,7 @@ impl Front<'_> {
     }
 
     /// Data so short that it is stored in its key, if it reaches to the end of the file (spec 40 §7.5).
-    fn inline(&self, file: &Object, blocks: &Blocks, size: u64) -> Option<KeyBuf> {
+    fn inline(&self, file: &Object, blocks: &Blocks<'_>, size: u64) -> Option<KeyBuf> {
         let len = size.checked_sub(blocks.start)?;
         let one = blocks.bytes.len() as u64 == self.block_bytes();
         if !one || len > self.inline_max as u64 {
