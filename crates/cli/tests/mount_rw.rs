@@ -331,6 +331,20 @@ fn a_signal_leaves_it_clean() {
 }
 
 #[test]
+fn umount_waits_a_moment_for_who_only_looks() {
+    let mut volume = Volume::new();
+    volume.mount();
+    let root = File::open(volume.path("")).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(root);
+        });
+        volume.umount();
+    });
+}
+
+#[test]
 fn umount_says_if_it_could_not_be_marked_clean() {
     let mut volume = Volume::new();
     volume.mount();

@@ -40,6 +40,9 @@ const READAHEAD_KIB: u32 = 512;
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 const PAUSE_LONGEST: Duration = Duration::from_millis(50);
 
+/// How long it is tried again to unmount what somebody uses.
+const BUSY_MAX: Duration = Duration::from_millis(500);
+
 /// How long the users of a mount that was stopped by a signal are waited for.
 const END_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -217,13 +220,20 @@ fn wait_for_end(events: &Receiver<Event>) {
     }
 }
 
-/// Unmounts the volume at `dir`, which another process serves, and waits until that one has closed the devices.
+/// Unmounts the volume at `dir`, which another process serves, and waits until that one has closed the devices. Who only looks at all mounts (df)
+/// uses it for as long as the answer takes, and is waited for.
 pub fn umount(dir: &Path) -> Result<(), Error> {
     let not_mounted = || Error::NotMounted(dir.to_path_buf());
     let canonical = dir.canonicalize().map_err(|_| not_mounted())?;
     let mount = mounts::at(&canonical).filter(|mount| mount.fs_type == FS_TYPE).ok_or_else(not_mounted)?;
     let server = server_of(&canonical);
-    attach::detach(&canonical, Detach::IfIdle)?;
+    let deadline = Instant::now() + BUSY_MAX;
+    loop {
+        match attach::detach(&canonical, Detach::IfIdle) {
+            Err(Error::Busy(_)) if Instant::now() < deadline => thread::sleep(PAUSE_LONGEST),
+            done => break done?,
+        }
+    }
     if let Some(server) = server.filter(|&pid| pid != rustix::process::getpid()) {
         wait_for_release(server, &devices_of(&mount.source));
     }
