@@ -403,7 +403,9 @@ impl Back for Live {
             tracing::error!("it is not marked clean: something was found to be wrong with it");
         }
         let clean = !wrong && !self.has_orphans().map_err(|e| e.to_string())?;
-        stop::seal(self.journal(), &self.host, clean).map_err(|e| e.to_string())
+        stop::seal(self.journal(), &self.host, clean).map_err(|e| e.to_string())?;
+        // Nobody else writes the superblock now, and this may be the end.
+        if wrong { self.superblock.write_noted().map_err(|e| e.to_string()) } else { Ok(()) }
     }
 
     fn undo(&self) {
