@@ -1,6 +1,8 @@
-//! What happens when metadata turns out to be damaged while a volume is mounted (`errors=`). Needs root and `/dev/fuse`.
+//! What happens when metadata turns out to be damaged while a volume is mounted (`errors=`), and when its device has no more room (`device_full=`). Needs root and
+//! `/dev/fuse`.
 //!
-//! The b-tree of shared extents is destroyed, which nobody looks at before somebody reads a file that shares its content with another.
+//! The b-tree of shared extents is destroyed, which nobody looks at before somebody reads a file that shares its content with another. The device without room is a file
+//! with holes on a tmpfs that is smaller.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -14,6 +16,7 @@ mod volume;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -217,4 +220,77 @@ fn a_shutdown_is_none() {
     let mut umount = Command::new(env!("CARGO_BIN_EXE_frazil"));
     umount.arg("umount").arg(volume.path("")).output().unwrap();
     assert_eq!(volume.server.take().unwrap().wait().unwrap().signal(), None);
+}
+
+/// A filesystem in memory of a limited size.
+struct Pool(PathBuf);
+
+impl Pool {
+    fn grow(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["-i", "-o", "remount,size=256m"]).arg(&self.0);
+        checked(mount);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// A volume of 128 MiB in 24, mounted.
+fn thin(device_full: &str) -> (Volume, Pool) {
+    let mut volume = Volume { files: tempfile::tempdir().unwrap(), server: None };
+    let pool = Pool(volume.files.path().join("pool"));
+    fs::create_dir(&pool.0).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-i", "-t", "tmpfs", "-o", "size=24m", "none"]).arg(&pool.0);
+    checked(mount);
+    std::os::unix::fs::symlink(pool.0.join("image"), volume.image()).unwrap();
+    checked(frazil(["format", "--size", "128M", pool.0.join("image").to_str().unwrap()]));
+    fs::create_dir(volume.path("")).unwrap();
+    volume.mount_with(&format!("rw,device_full={device_full}"));
+    fs::write(volume.path("before"), b"before").unwrap();
+    volume.text(&["sync", "@"]);
+    (volume, pool)
+}
+
+fn end_of_thin(volume: &mut Volume) {
+    fs::write(volume.path("after"), b"after").unwrap();
+    volume.text(&["umount", "@"]);
+    assert!(volume.server.take().unwrap().wait().unwrap().success());
+    volume.assert_right();
+}
+
+#[test]
+fn a_device_without_room_is_waited_for() {
+    let (mut volume, pool) = thin("wait");
+    let path = volume.path("large");
+    let writer = std::thread::spawn(move || fs::write(path, vec![7; 48 << 20]));
+    let begin = Instant::now();
+    let waits = || volume.life()["to_write"].to_string().contains("waiting for device space");
+    while !waits() {
+        assert!(begin.elapsed() < LONG && !writer.is_finished(), "{}", volume.life());
+    }
+    assert_eq!(fs::read(volume.path("before")).unwrap(), b"before");
+    // A freeze is called off in time, and everything goes on.
+    let told = volume.refused(&["freeze", "@", "--drain-timeout", "300ms"], 110);
+    assert!(told.contains("did not come to rest in time"), "{told}");
+    assert!(!writer.is_finished());
+    pool.grow();
+    writer.join().unwrap().unwrap();
+    assert!(fs::read(volume.path("large")).unwrap() == vec![7; 48 << 20]);
+    end_of_thin(&mut volume);
+}
+
+#[test]
+fn a_device_without_room_may_be_an_error() {
+    let (mut volume, pool) = thin("fail");
+    let error = fs::write(volume.path("large"), vec![7; 48 << 20]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(28));
+    assert_eq!(fs::read(volume.path("before")).unwrap(), b"before");
+    pool.grow();
+    fs::write(volume.path("large"), vec![7; 48 << 20]).unwrap();
+    end_of_thin(&mut volume);
 }
