@@ -178,7 +178,7 @@ fn fuse_options(options: &MountOptions, source: String) -> frazil_fuse::Options 
     ] {
         *field = given.unwrap_or(*field);
     }
-    fuse.accesses = options.accesses;
+    fuse.accesses = options.accesses();
     fuse
 }
 

@@ -55,7 +55,7 @@ Options for -o, with commas between:
   nosuid, nodev, noexec  as for mount(8)
   relatime, strictatime  with rw: note when files are opened for reading, at most once a day unless they changed, or always. It costs
                          each open a request; so without these nothing is noted (noatime)
-  nodiratime             not of directories
+  nodiratime             not of directories, but of files (relatime, unless another one is given)
   remount                with ro: no changes from now on; with rw: again, if it was mounted so
   log=FILE               append messages to FILE, beside the system log
 Those that only mount(8) and systemd look at are accepted.";
@@ -68,7 +68,8 @@ pub(super) struct MountOptions {
     pub(super) suid: Option<bool>,
     pub(super) dev: Option<bool>,
     pub(super) exec: Option<bool>,
-    pub(super) accesses: Accesses,
+    access_times: Option<AccessTimes>,
+    nodiratime: bool,
     pub(super) log: Option<PathBuf>,
     /// Whether a volume that is mounted is to be mounted otherwise.
     pub(super) remount: bool,
@@ -96,6 +97,12 @@ impl MountOptions {
         Ok(options)
     }
 
+    /// Whose reading is noted. Who wants nothing to be noted of directories wants something to be noted.
+    pub(super) fn accesses(&self) -> Accesses {
+        let unsaid = if self.nodiratime { AccessTimes::Relative } else { AccessTimes::Never };
+        Accesses { files: self.access_times.unwrap_or(unsaid), directories: !self.nodiratime }
+    }
+
     fn apply(&mut self, option: &str, sloppy: bool) -> Result<(), Stop> {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -121,11 +128,11 @@ impl MountOptions {
             ("nodev", None) => self.dev = Some(false),
             ("exec", None) => self.exec = Some(true),
             ("noexec", None) => self.exec = Some(false),
-            ("noatime", None) => self.accesses.files = AccessTimes::Never,
-            ("atime" | "relatime", None) => self.accesses.files = AccessTimes::Relative,
-            ("strictatime", None) => self.accesses.files = AccessTimes::Always,
-            ("nodiratime", None) => self.accesses.directories = false,
-            ("diratime", None) => self.accesses.directories = true,
+            ("noatime", None) => self.access_times = Some(AccessTimes::Never),
+            ("atime" | "relatime", None) => self.access_times = Some(AccessTimes::Relative),
+            ("strictatime", None) => self.access_times = Some(AccessTimes::Always),
+            ("nodiratime", None) => self.nodiratime = true,
+            ("diratime", None) => self.nodiratime = false,
             ("log", Some(file)) => self.log = Some(file.into()),
             (name, None) if WITHOUT_EFFECT.contains(&name) => {}
             ("comment", Some(_)) => {}
@@ -231,6 +238,21 @@ mod tests {
         }
         assert!(parse("cache=lots").unwrap_err().contains("lots"));
         assert!(MountOptions::parse(["ro,quiet"], true).is_ok());
+    }
+
+    #[test]
+    fn access_times_are_what_was_said_last() {
+        let accesses = |text| {
+            let accesses = parse(text).unwrap().accesses();
+            (accesses.files, accesses.directories)
+        };
+        use AccessTimes::{Always, Never, Relative};
+        assert_eq!(accesses("rw"), (Never, true));
+        assert_eq!(accesses("relatime"), (Relative, true));
+        assert_eq!(accesses("noatime,strictatime"), (Always, true));
+        assert_eq!(accesses("nodiratime"), (Relative, false));
+        assert_eq!(accesses("noatime,nodiratime"), (Never, false));
+        assert_eq!(accesses("nodiratime,diratime"), (Never, true));
     }
 
     #[test]
