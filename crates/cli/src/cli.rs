@@ -10,8 +10,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    cat, completions, export, format, freeze, fsck, import, list, list_journal, ls, mount, show_super, stat,
-    status, subvolume, sync, top, tree, usage,
+    cat, completions, export, format, freeze, fsck, import, list, list_journal, ls, mount, quota, show_super,
+    stat, status, subvolume, sync, top, tree, usage,
 };
 use crate::say;
 use crate::stop::{EXIT_CODES, USAGE};
@@ -32,6 +32,7 @@ Use a volume:
   status         How it is: space, journal, what waits
   top            What it is doing, again and again
   usage          What its space is used for, mounted or not
+  quota          What users, groups and projects use of it, and may use
 
 Look at files without mounting:
   ls             What a directory holds
@@ -101,6 +102,7 @@ pub(crate) enum Command {
     Status(status::Args),
     Top(top::Args),
     Usage(usage::Args),
+    Quota(quota::Args),
     Ls(ls::Args),
     Cat(cat::Args),
     Stat(stat::Args),

@@ -11,6 +11,7 @@ pub(crate) mod list;
 pub(crate) mod list_journal;
 pub(crate) mod ls;
 pub(crate) mod mount;
+pub(crate) mod quota;
 pub(crate) mod show_super;
 pub(crate) mod stat;
 pub(crate) mod status;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Status(args) => status::run(&args, &mut out),
         Command::Top(args) => top::run(&args, &mut out),
         Command::Usage(args) => usage::run(&args, &mut out),
+        Command::Quota(args) => quota::run(&args, &mut out),
         Command::Subvolume(args) => subvolume::run(&args, &mut out),
         Command::Fsck(args) => fsck::run(&args, &mut out),
         Command::ShowSuper(args) => show_super::run(&args, &mut out),

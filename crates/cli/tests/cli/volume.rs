@@ -19,8 +19,12 @@ impl Volume {
     }
 
     pub(crate) fn of_size(size: &str) -> Volume {
+        Volume::formatted(&["--size", size])
+    }
+
+    pub(crate) fn formatted(options: &[&str]) -> Volume {
         let volume = Volume { files: tempfile::tempdir().unwrap(), server: None };
-        checked(frazil(["format", "--size", size, volume.image().to_str().unwrap()]));
+        checked(frazil(["format"].iter().chain(options).chain(&[volume.image().to_str().unwrap()])));
         fs::create_dir(volume.path("")).unwrap();
         volume
     }

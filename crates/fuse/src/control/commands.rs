@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::freeze::{self, Bound, Holds, Wish};
 use super::protocol::{Bytes, Failure, Request, SubvolumeReport};
+use super::quota;
 use super::server::{Commands, Peer, TakePart};
 use super::status::{
     self, EngineReport, JournalReport, LifecycleReport, MountReport, MovedReport, StatusReport, VolumeReport,
@@ -96,6 +97,21 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                 let made = front(fs)?.create_snapshot(source, dir, name, read_only, &caller(peer, 0))?;
                 tell_of_name(&session, dir, name);
                 value(&report_of(fs, made.node.subvol)?)
+            }
+            Request::Quotas => {
+                let mut said = true;
+                for owner in quota::reports(writer(fs)?)? {
+                    said = said && part(value(&owner)?).is_ok();
+                }
+                Ok(Value::Null)
+            }
+            Request::SetQuota { owner, id, space, inodes } => {
+                // Not because of who may use this socket, but because limits are for those who mount their own.
+                if peer.uid != 0 {
+                    return Err(Failure::new(Code::PERM, "only root sets limits"));
+                }
+                quota::set(&front(fs)?, (owner, id), space, inodes)?;
+                Ok(Value::Null)
             }
             Request::Freeze { who, bound: binds, share, hold_ms, drain_ms } => {
                 let who = format!("{who}, process {} of user {}", peer.pid, peer.uid);

@@ -33,7 +33,7 @@
 //! | the same by `ioctl` on an open file | `ioctl.rs` |
 //! | asking | `client.rs` |
 //! | how what is dirty in the kernel gets here for certain | `write_back.rs` |
-//! | what `status` and `usage` report | `status.rs`, `usage.rs` |
+//! | what `status`, `usage` and `quota` report | `status.rs`, `usage.rs`, `quota.rs` |
 
 mod client;
 pub(crate) mod commands;
@@ -41,6 +41,7 @@ pub(crate) mod freeze;
 pub(crate) mod ioctl;
 mod locate;
 mod protocol;
+mod quota;
 pub(crate) mod server;
 mod status;
 mod usage;
@@ -49,6 +50,7 @@ pub(crate) mod write_back;
 pub use client::{CallError, Client};
 pub use locate::{Inside, LocateError, locate, locate_inside};
 pub use protocol::{Bytes, Failure, HoldReport, Mark, Request, ShutdownMode, SubvolumeReport};
+pub use quota::{OwnerReport, QuotaLimit, QuotaOwner, QuotaUsed};
 pub use status::{
     CountReport, EngineReport, HolderReport, JournalReport, LATENCY_CLASSES, LifecycleReport, MountReport,
     MovedReport, OperationReport, PinReport, SpaceReport, StatusReport, VolumeReport, WaitingReport,

@@ -12,7 +12,9 @@
 
 use std::fmt;
 
+use super::quota::{QuotaLimit, QuotaOwner};
 use serde::de::{self, SeqAccess, Visitor};
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The version of the protocol.
@@ -83,6 +85,19 @@ pub enum Request {
         path: Bytes,
         /// Whether it can be changed.
         read_only: bool,
+    },
+    /// List who uses how much: each owner is a part, a [`super::OwnerReport`].
+    Quotas,
+    /// Set limits; those not given stay as they are.
+    SetQuota {
+        /// Whose kind.
+        owner: QuotaOwner,
+        /// Which user, group or project.
+        id: u32,
+        /// Limits of space, in bytes.
+        space: Option<QuotaLimit>,
+        /// Limits of inodes.
+        inodes: Option<QuotaLimit>,
     },
     /// Freeze the volume, or join those who have; answered when it is frozen: [`HoldReport`].
     Freeze {

@@ -376,29 +376,39 @@ impl WriteFs {
 }
 
 impl Front<'_> {
-    /// Sets the limits of an owner (space in sectors), all of them; 0 is none.
+    /// Sets limits of an owner, of space in sectors; those not given stay as they are.
     ///
     /// # Errors
     /// `Unsupported` if quotas of that kind are not on; the general ones.
-    pub fn set_quota(&self, kind: QuotaKind, id: u32, limits: &Quota) -> Result<()> {
+    pub fn set_quota(
+        &self,
+        kind: QuotaKind,
+        id: u32,
+        space: Option<Limit>,
+        inodes: Option<Limit>,
+    ) -> Result<()> {
         if !self.quotas.kinds.is_on(kind) {
             return Err(Error::Unsupported("quotas that are not on"));
         }
         let pos = Bpos::new(kind as u64, id.into(), 0);
-        self.change(|op| {
-            if *limits == Quota::default() {
+        let limits = self.change(|op| {
+            let stored = op.t.get(BtreeId::QUOTAS, pos)?;
+            let stored = stored.and_then(|key| Quota::decode(key.key().value).ok()).unwrap_or_default();
+            let limits =
+                Quota { space: space.unwrap_or(stored.space), inodes: inodes.unwrap_or(stored.inodes) };
+            if limits == Quota::default() {
                 op.t.delete(BtreeId::QUOTAS, pos);
             } else {
                 let mut value = Vec::with_capacity(32);
                 limits.encode(&mut value);
                 op.t.put(BtreeId::QUOTAS, KeyBuf::new(KeyType::QUOTA, pos, 0, value));
             }
-            Ok(())
+            Ok(limits)
         })?;
         let now = self.now();
         let mut owners = self.quotas.owners.lock();
         let account = owners.entry((kind, id)).or_default();
-        account.set(limits);
+        account.set(&limits);
         account.0.iter_mut().for_each(|resource| resource.settle(now));
         Ok(())
     }

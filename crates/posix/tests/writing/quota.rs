@@ -120,7 +120,9 @@ fn snapshots_do_not_count_and_subvolumes_do() {
 fn hard_limits_are_kept_also_after_a_crash() {
     let mut world = World::new(&ON);
     let dir = world.front().create(TOP, b"dir", NewNode::Directory, 0o777, &ROOT).unwrap().node;
-    let set = |world: &World, kind, id, quota: Quota| world.front().set_quota(kind, id, &quota).unwrap();
+    let set = |world: &World, kind, id, quota: Quota| {
+        world.front().set_quota(kind, id, Some(quota.space), Some(quota.inodes)).unwrap();
+    };
     set(&world, QuotaKind::User, 1000, limits(hard(200), hard(3)));
     for _ in 0..2 {
         let file = make(&world, dir, "a", &ALICE).unwrap().node;
@@ -171,8 +173,7 @@ fn hard_limits_are_kept_also_after_a_crash() {
 fn soft_limits_hold_after_the_grace_period() {
     let world = World::new(&ON);
     let dir = world.front().create(TOP, b"dir", NewNode::Directory, 0o777, &ROOT).unwrap().node;
-    let soft = Quota { space: Limit::default(), inodes: Limit { hard: 10, soft: 2 } };
-    world.front().set_quota(QuotaKind::User, 1000, &soft).unwrap();
+    world.front().set_quota(QuotaKind::User, 1000, None, Some(Limit { hard: 10, soft: 2 })).unwrap();
     let over = |world: &World| {
         let reports = world.fs.quotas();
         let alice = reports.iter().find(|r| (r.kind, r.id) == (QuotaKind::User, 1000));
@@ -202,7 +203,7 @@ fn soft_limits_hold_after_the_grace_period() {
 fn many_at_once_never_exceed_a_limit_together() {
     let world = World::new(&ON);
     let dir = world.front().create(TOP, b"dir", NewNode::Directory, 0o777, &ROOT).unwrap().node;
-    world.front().set_quota(QuotaKind::User, 1000, &limits(hard(0), hard(50))).unwrap();
+    world.front().set_quota(QuotaKind::User, 1000, None, Some(hard(50))).unwrap();
     let made: usize = std::thread::scope(|scope| {
         let work = |t: usize| {
             let world = &world;
@@ -219,7 +220,7 @@ fn many_at_once_never_exceed_a_limit_together() {
 #[test]
 fn without_the_option_nothing_is_limited() {
     let world = World::new(&[]);
-    let set = world.front().set_quota(QuotaKind::User, 1000, &limits(hard(1), hard(1)));
+    let set = world.front().set_quota(QuotaKind::User, 1000, Some(hard(1)), Some(hard(1)));
     assert_eq!(outcome(set), Err("EOPNOTSUPP"));
     for name in ["a", "b"] {
         make(&world, TOP, name, &ALICE).unwrap();
