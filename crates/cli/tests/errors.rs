@@ -128,6 +128,29 @@ fn going_on_is_possible_and_remembered() {
     volume.umount();
 }
 
+/// Damaged data is an error of exactly those bytes, whatever the policy, and is counted.
+#[test]
+fn damaged_data_is_no_such_error() {
+    let mut volume = Volume::mounted();
+    fs::write(volume.path("file"), CONTENT).unwrap();
+    fs::write(volume.path("other"), b"other").unwrap();
+    volume.umount();
+    let bytes = fs::read(volume.image()).unwrap();
+    let at = bytes.chunks(4096).position(|block| block == &CONTENT[..4096]).unwrap() as u64 * 4096;
+    fs::File::options().write(true).open(volume.image()).unwrap().write_all_at(&[8; 512], at).unwrap();
+    volume.mount_with("rw,errors=panic");
+    assert_eq!(fs::read(volume.path("file")).unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(fs::read(volume.path("other")).unwrap(), b"other");
+    fs::write(volume.path("more"), b"more").unwrap();
+    assert_eq!(volume.life()["state"], "read-write");
+    volume.text(&["umount", "@"]);
+    assert!(volume.server.take().unwrap().wait().unwrap().success());
+    assert!(volume.is_marked_clean() && volume.says("Has errors:", "0"));
+    let shown = volume.show_super();
+    let counted = shown.lines().find(|line| line.trim().starts_with("checksum errors:")).unwrap();
+    assert!(!counted.ends_with(" 0"), "{counted}");
+}
+
 #[test]
 fn nothing_is_written_after_an_error() {
     for (format, mount) in [

@@ -130,11 +130,13 @@ impl Reader {
 
     /// What to report about a copy that could not be used. An error of the device, or damage on it, counts against it.
     pub(crate) fn bad_copy(&self, ptr: &ExtentPtr, problem: CopyProblem) -> BadCopy {
-        if matches!(problem, CopyProblem::Io(_) | CopyProblem::Corrupt(_)) {
-            self.conduct(ptr.dev).errors.fetch_add(1, Relaxed);
-        }
         let name = self.device(ptr.dev).map(|device| Arc::clone(device.name()));
-        BadCopy { dev: ptr.dev, name, sector: ptr.offset, problem }
+        let copy = BadCopy { dev: ptr.dev, name, sector: ptr.offset, problem };
+        if matches!(copy.problem, CopyProblem::Io(_) | CopyProblem::Corrupt(_)) {
+            self.conduct(ptr.dev).errors.fetch_add(1, Relaxed);
+            self.tell.iter().for_each(|tell| tell(&copy));
+        }
+        copy
     }
 
     /// How many copies on a device could not be used so far.

@@ -22,6 +22,7 @@ use super::buffer::Pool;
 use super::cache::PayloadCache;
 use super::choose::Conduct;
 use super::decode::Decompressors;
+use super::error::BadCopy;
 use super::plan::Plan;
 
 /// What a reader has to know about a member device.
@@ -68,6 +69,9 @@ impl ReaderOptions {
 /// The generations of buckets at present, in a volume that is being written.
 pub type Generations = Box<dyn Fn(DevBucket) -> Gen + Send + Sync>;
 
+/// What is called with a copy that could not be used.
+pub type TellOfCopy = Box<dyn Fn(&BadCopy) + Send + Sync>;
+
 /// Reads file data. See the [module](self).
 pub struct Reader {
     pub(super) trees: Arc<Btrees>,
@@ -78,6 +82,7 @@ pub struct Reader {
     pub(super) decompressors: Decompressors,
     pub(super) members: BTreeMap<DevIndex, MemberFacts>,
     pub(super) generations: Option<Generations>,
+    pub(super) tell: Option<TellOfCopy>,
     devices: DeviceSet,
     /// By member index.
     conduct: Box<[Conduct]>,
@@ -95,6 +100,7 @@ impl Reader {
             decompressors: Decompressors::default(),
             members: options.members,
             generations: None,
+            tell: None,
             devices,
             conduct: (0..=u8::MAX).map(|_| Conduct::default()).collect(),
         }
@@ -104,6 +110,12 @@ impl Reader {
     #[must_use]
     pub fn with_generations(self, generations: Generations) -> Reader {
         Reader { generations: Some(generations), ..self }
+    }
+
+    /// The same reader, which tells of every copy that a device failed to deliver, or delivered damaged.
+    #[must_use]
+    pub fn telling(self, tell: TellOfCopy) -> Reader {
+        Reader { tell: Some(tell), ..self }
     }
 
     /// How long the entries of extents are, those of types this version does not know included.

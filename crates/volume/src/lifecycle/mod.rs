@@ -23,8 +23,12 @@
 //! | states, events, answers | `machine.rs` |
 //! | closing the way for changes, and waiting until nobody is on it | `gate.rs` |
 //! | what a change must have in hand | `front.rs` |
+//! | what can be asked for, and what comes of it | `asked.rs` |
+//! | what transitions do to the volume | `back.rs` |
 //! | what is shown of it | `status.rs` |
 
+mod asked;
+mod back;
 mod front;
 mod gate;
 mod machine;
@@ -41,154 +45,12 @@ use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
 use gate::Gate;
 use machine::{Event, Holder, Machine, Outcome, Passage, RequestId, Stage, Work};
 
+pub(crate) use asked::Answer;
+pub use asked::{FreezeRequest, HolderId, LifecycleError, OnError, ShutdownMode};
+pub use back::Back;
+use back::Nothing;
 pub use front::{FrontKind, NotNow, Ticket};
 pub use status::{HolderStatus, Status};
-
-/// The volume behind the gates: what transitions do to it. Its methods are called without locks, by one thread at a time but for
-/// [`Back::halt`] and [`Back::progress`].
-pub trait Back: Send + Sync {
-    /// Writes back what there is now, while it goes on being changed.
-    fn ahead(&self);
-
-    /// Stops what works in the background, and writes everything back. Looks now and then whether it is still `wanted`, and returns if not.
-    ///
-    /// # Errors
-    /// One line: what cannot be written back.
-    fn drain(&self, wanted: &dyn Fn() -> bool) -> Result<(), String>;
-
-    /// After a drain: ends the journal with an empty entry and marks the volume clean, unless there is something that the next start has to
-    /// finish (spec 70 R5).
-    ///
-    /// # Errors
-    /// One line. Then [`Back::open`] comes next.
-    fn seal(&self) -> Result<(), String>;
-
-    /// After a drain, instead of sealing: works in the background again.
-    fn undo(&self);
-
-    /// After sealing: says "not clean" on stable storage, then works in the background again.
-    ///
-    /// # Errors
-    /// One line; then nothing was written but maybe that.
-    fn open(&self) -> Result<(), String>;
-
-    /// Makes durable what was committed.
-    ///
-    /// # Errors
-    /// One line.
-    fn flush(&self) -> Result<(), String>;
-
-    /// Nothing is written any more, at once and for good.
-    fn halt(&self, why: &str);
-
-    /// After an error and [`Back::halt`]: notes in the superblock what was found, if it still can be written. It is the last write.
-    fn record(&self);
-
-    /// Ends the process at once. Nothing is written before, and nobody is told.
-    fn abort(&self, why: &str);
-
-    /// What is still to be written back, by kind.
-    fn progress(&self) -> Vec<(&'static str, u64)>;
-}
-
-/// Names a holder of a freeze.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HolderId(pub u64);
-
-/// How somebody wants to freeze.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub struct FreezeRequest {
-    /// Who it is, for the report.
-    pub who: String,
-    /// Whether others may hold the freeze already; else it is refused then.
-    pub share: bool,
-    /// How long it holds at most, from when it is frozen.
-    pub hold_for: Option<Duration>,
-    /// How long to wait for it to be frozen.
-    pub give_up_after: Option<Duration>,
-}
-
-/// How to stop at once (the values of the ioctl of XFS, spec 70 §5.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ShutdownMode {
-    /// Everything written before is durable.
-    Default,
-    /// What was committed is durable.
-    LogFlush,
-    /// As a power cut.
-    NoLogFlush,
-}
-
-/// What to do when what is stored turns out to be wrong (option `errors`; spec 70 §5.4). That nothing can be written any more is no such error: that
-/// always ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OnError {
-    /// Who wanted what is wrong gets an error, and everything goes on.
-    Continue,
-    /// Nothing is written any more.
-    ReadOnly,
-    /// As [`OnError::ReadOnly`], and the process ends; also when nothing can be written any more.
-    Panic,
-}
-
-impl OnError {
-    /// What the superblock says (spec 10 §7.2). To repair without being asked is to be read-only here, because nothing is repaired while it is mounted.
-    pub fn of_superblock(error_action: u8) -> OnError {
-        match error_action {
-            0 => OnError::Continue,
-            2 => OnError::Panic,
-            _ => OnError::ReadOnly,
-        }
-    }
-
-    /// As the option is spelled.
-    pub fn name(self) -> &'static str {
-        match self {
-            OnError::Continue => "continue",
-            OnError::ReadOnly => "ro",
-            OnError::Panic => "panic",
-        }
-    }
-}
-
-/// What came of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Answer {
-    Done,
-    Frozen(HolderId),
-}
-
-/// Why a request was not granted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum LifecycleError {
-    /// Something else is the case (`EBUSY`).
-    #[error("{0}")]
-    Busy(&'static str),
-    /// It took too long, and was undone (`ETIMEDOUT`).
-    #[error("it did not come to rest in time: {0}")]
-    TimedOut(String),
-    /// It could not be done (`EIO`).
-    #[error("{0}")]
-    Failed(String),
-    /// Nothing is written any more (`EIO`).
-    #[error("the volume is read-only after an error: {0}")]
-    Dead(String),
-    /// There is nothing to thaw (`EINVAL`).
-    #[error("it is not frozen, or not by this holder")]
-    NotFrozen,
-    /// The holder was taken away before: its time was up, its owner was gone, or somebody thawed by force (`ETIMEDOUT`).
-    #[error("the freeze ended before it was thawed: what was copied meanwhile may be torn")]
-    Lapsed,
-    /// Whoever asked is gone, or somebody thawed while it was being frozen (`EINTR`).
-    #[error("the freeze was called off")]
-    Withdrawn,
-    /// It was opened only to be read (`EROFS`).
-    #[error("it was mounted read-only; to change it, mount it again with -o rw")]
-    ReadOnly,
-    /// It is not in use any more (`ENODEV`).
-    #[error("it is unmounted")]
-    Unmounted,
-}
 
 /// What is called when gates have opened or closed.
 type Listener = Arc<dyn Fn() + Send + Sync>;
@@ -687,42 +549,6 @@ impl Lifecycle {
             }
             core = self.changed.wait(core);
         }
-    }
-}
-
-/// Behind a volume that is only read.
-enum Nothing {}
-
-impl Back for Nothing {
-    fn ahead(&self) {
-        match *self {}
-    }
-    fn drain(&self, _: &dyn Fn() -> bool) -> Result<(), String> {
-        match *self {}
-    }
-    fn seal(&self) -> Result<(), String> {
-        match *self {}
-    }
-    fn undo(&self) {
-        match *self {}
-    }
-    fn open(&self) -> Result<(), String> {
-        match *self {}
-    }
-    fn flush(&self) -> Result<(), String> {
-        match *self {}
-    }
-    fn halt(&self, _: &str) {
-        match *self {}
-    }
-    fn record(&self) {
-        match *self {}
-    }
-    fn abort(&self, _: &str) {
-        match *self {}
-    }
-    fn progress(&self) -> Vec<(&'static str, u64)> {
-        match *self {}
     }
 }
 

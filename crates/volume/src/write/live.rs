@@ -16,7 +16,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use frazil_btree::write::{CommitError, Engine, EngineOptions, EngineParts, NodeWriter, Triggers};
-use frazil_btree::{Btrees, Error as TreeError, NodeStore, Overlay};
+use frazil_btree::{Btrees, Error as TreeError, NodeStore, Overlay, ReplicaFailure};
 use frazil_device::DeviceSet;
 use frazil_journal::Journal;
 use frazil_journal::engine::driver::Driver;
@@ -36,10 +36,10 @@ use super::patience::Patience;
 use super::space::{Allocator, Relief, RoomMaker, RoomThread, Space};
 use super::start::Foundation;
 use super::stop::{self, WriteBack};
-use super::superblock::SuperblockStore;
+use super::superblock::{IoErrorKind, SuperblockStore};
 use super::superblocks::Superblocks;
 use super::triggers::Deriver;
-use crate::data::{Reader, ReaderOptions};
+use crate::data::{BadCopy, CopyProblem, Reader, ReaderOptions};
 use crate::error::Notice;
 use crate::lifecycle::{Back, Lifecycle, LifecycleError};
 use crate::open::Recovery;
@@ -198,7 +198,9 @@ impl Live {
         let reader_options = ReaderOptions::of(&view.superblock, &view.members, key.clone());
         let reader = Reader::new(devices.clone(), Arc::clone(engine.trees()), reader_options);
         let generations = Arc::clone(&space);
-        let reader = Arc::new(reader.with_generations(Box::new(move |at| generations.generation(at))));
+        let reader = reader.with_generations(Box::new(move |at| generations.generation(at)));
+        let counts = Arc::clone(&superblock);
+        let reader = Arc::new(reader.telling(Box::new(move |copy| count_copy(&counts, copy))));
         let (of_mover, clocks) = (Arc::clone(&allocator), Arc::clone(host.clocks()));
         let mover = Mover::new(
             Arc::clone(&space),
@@ -471,12 +473,35 @@ impl WriteBack for Live {
     }
 }
 
+/// Counts a copy of data that could not be read.
+fn count_copy(superblock: &SuperblockStore, copy: &BadCopy) {
+    match copy.problem {
+        CopyProblem::Io(_) => superblock.note_io_error(copy.dev, IoErrorKind::Read),
+        CopyProblem::Corrupt(_) => superblock.note_io_error(copy.dev, IoErrorKind::Checksum),
+        _ => {}
+    }
+}
+
+/// Counts the copies of a node that could not be read.
+fn count_copies(superblock: &SuperblockStore, failures: &[ReplicaFailure]) {
+    for failure in failures {
+        match failure {
+            ReplicaFailure::Io { dev, .. } => superblock.note_io_error(*dev, IoErrorKind::Read),
+            ReplicaFailure::Damaged { place, .. } | ReplicaFailure::Unverified { place, .. } => {
+                superblock.note_io_error(place.dev, IoErrorKind::Checksum);
+            }
+            ReplicaFailure::Removed | ReplicaFailure::Missing(_) => {}
+        }
+    }
+}
+
 /// Has what turns out to be wrong with what is stored counted, and the lifecycle decide what follows.
 fn tell_of_trouble(engine: &Engine, superblock: &Arc<SuperblockStore>, lifecycle: &Arc<Lifecycle>) {
     let (superblock, lifecycle) = (Arc::clone(superblock), Arc::downgrade(lifecycle));
     engine.trees().on_trouble(move |error| {
         match error {
-            CommitError::Tree(TreeError::Unreadable(_)) => {
+            CommitError::Tree(TreeError::Unreadable(node)) => {
+                count_copies(&superblock, &node.failures);
                 superblock.note_error(FsckErrorId::BTREE_NODE_READ_ERROR);
             }
             _ => superblock.note_inconsistency(),
