@@ -175,6 +175,10 @@ fn nothing_is_written_after_an_error() {
         }
         // The state is final.
         assert!(volume.refused(&["freeze", "@"], 5).contains("read-only after an error"));
+        let (at_image, dir) = (volume.image(), volume.dir());
+        let told = volume.refused(&["mount", "-o", "remount,rw", at_image.to_str().unwrap(), &dir], 1);
+        assert!(told.contains("does not follow"), "{told}");
+        assert_eq!(fs::write(volume.path("no"), b"x").unwrap_err().raw_os_error(), Some(30));
         let recorded =
             || volume.says("Has errors:", "1") && volume.show_super().contains("btree_node_read_error");
         while !recorded() {
