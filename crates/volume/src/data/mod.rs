@@ -54,4 +54,4 @@ mod tests;
 
 pub use error::{BadCopy, Cause, CopyProblem, Error};
 pub use plan::Plan;
-pub use reader::{Generations, MemberFacts, Reader, ReaderOptions};
+pub use reader::{Generations, MemberFacts, Reader, ReaderOptions, TellOfCopy};
