@@ -23,7 +23,8 @@
 //! On the idle machine the first was 2.7 µs and the second 10 µs. Passing the turn on before long reads raises the sequential
 //! read of a file that costs 1 ns a byte to make from 0.43 to 0.60 GB/s. The way through the kernel costs 0.2 ns a byte here
 //! and 0.3 in the reader. FUSE over io_uring, which would give each core a queue, is off by default in Linux 6.18
-//! (`/sys/module/fuse/parameters/enable_uring`), so it is not used.
+//! (`/sys/module/fuse/parameters/enable_uring`) and not spoken here yet; docs/performance.md has what it would bring, and what following the
+//! caller from core to core (`follow`) brings without it.
 //!
 //! # Why the protocol is spoken here
 //!
