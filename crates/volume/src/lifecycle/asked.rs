@@ -11,7 +11,7 @@ pub struct HolderId(pub u64);
 pub struct FreezeRequest {
     /// Who it is, for the report.
     pub who: String,
-    /// Whether others may hold the freeze already; else it is refused then.
+    /// Whether others may hold the freeze already, or be about to; else it is refused then.
     pub share: bool,
     /// How long it holds at most, from when it is frozen.
     pub hold_for: Option<Duration>,

@@ -649,7 +649,10 @@ impl Machine {
                 self.start(State::Quiescing(After::Frozen), Work::Quiesce);
                 self.join(joined)
             }
-            State::Quiescing(After::Frozen) if !self.given_up => self.join(joined),
+            State::Quiescing(After::Frozen) if !self.given_up && holder.request.share => self.join(joined),
+            State::Quiescing(After::Frozen) if !self.given_up => {
+                Some(Err(LifecycleError::Busy("somebody is freezing it")))
+            }
             State::Frozen { .. } if holder.request.share => {
                 self.holders.push(holder.clone());
                 Some(Ok(Answer::Frozen(holder.id)))

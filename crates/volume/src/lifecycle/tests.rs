@@ -244,3 +244,19 @@ fn every_state_keeps_every_promise() {
         assert_eq!(states.len(), if writable { 13 } else { 4 }, "{states:?}");
     }
 }
+
+#[test]
+fn who_wants_it_alone_does_not_join_who_is_about_to_have_it() {
+    let mut machine = Machine::new(true);
+    machine.post(1, Event::Freeze(holder(1, true)));
+    machine.post(2, Event::Freeze(holder(2, false)));
+    machine.post(3, Event::Freeze(holder(3, true)));
+    assert!(matches!(machine.take_answer(2), Some(Err(LifecycleError::Busy(_)))));
+    assert_eq!(machine.take_work(), Some(Work::Quiesce));
+    STAGES.iter().skip(1).for_each(|stage| machine.reach(*stage));
+    machine.finished(Outcome::Done);
+    for id in [1, 3] {
+        assert!(matches!(machine.take_answer(id), Some(Ok(_))), "{id}");
+    }
+    assert_eq!(machine.holders().iter().map(|holder| holder.id.0).collect::<Vec<_>>(), [1, 3]);
+}
