@@ -345,6 +345,24 @@ fn umount_waits_a_moment_for_who_only_looks() {
 }
 
 #[test]
+fn what_is_mounted_elsewhere_too_goes_on() {
+    let mut volume = Volume::new();
+    volume.mount();
+    fs::write(volume.path("file"), b"x").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let (dir, file) = (other.path().join("dir"), other.path().join("file"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(&file, b"").unwrap();
+    for (from, to) in [("", &dir), ("file", &file)] {
+        rustix::mount::mount_bind(volume.path(from), to).unwrap();
+        let output = frazil(["umount", to.to_str().unwrap()]).output().unwrap();
+        assert_eq!((output.status.code(), errors(&output)), (Some(0), String::new()), "{from}");
+    }
+    assert_eq!(fs::read(volume.path("file")).unwrap(), b"x");
+    volume.umount();
+}
+
+#[test]
 fn umount_says_if_it_could_not_be_marked_clean() {
     let mut volume = Volume::new();
     volume.mount();

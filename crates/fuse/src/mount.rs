@@ -220,7 +220,7 @@ fn wait_for_end(events: &Receiver<Event>) {
     }
 }
 
-/// Unmounts the volume at `dir`, which another process serves, and waits until that one has closed the devices. Who only looks at all mounts (df)
+/// Unmounts the volume at `dir`, which another process serves, and waits until that one has closed the devices, unless it is mounted elsewhere, too. Who only looks at all mounts (df)
 /// uses it for as long as the answer takes, and is waited for.
 pub fn umount(dir: &Path) -> Result<(), Error> {
     let not_mounted = || Error::NotMounted(dir.to_path_buf());
@@ -233,6 +233,11 @@ pub fn umount(dir: &Path) -> Result<(), Error> {
             Err(Error::Busy(_)) if Instant::now() < deadline => thread::sleep(PAUSE_LONGEST),
             done => break done?,
         }
+    }
+    // The same filesystem may be mounted elsewhere too (`mount --bind`): then it goes on.
+    let goes_on = mounts::table().iter().any(|other| other.number == mount.number);
+    if goes_on {
+        return Ok(());
     }
     if let Some(server) = server.filter(|&pid| pid != rustix::process::getpid()) {
         wait_for_release(server, &devices_of(&mount.source));
