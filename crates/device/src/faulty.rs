@@ -7,6 +7,7 @@
 //! * one bad sector: `Fault::reads().within(4096..4608)`
 //! * fail the n-th I/O of a mount, for n = 1, 2, 3 … until it succeeds untouched: `Fault::any().nth(n).once()`
 //! * the disk is pulled at the n-th write: `Fault::any()` injected then, or `Fault::writes().nth(n)`
+//! * a disk that hangs, and goes on when it is [healed](FaultyDevice::heal): `Fault::writes().hanging()`
 //! * a lying disk: `Fault::writes().nth(5).once().lost()`; a rotting one: `Fault::reads().corrupting(seed)`
 //!
 //! Vectored calls count as one I/O. Every operation is counted before any fault acts, so a clean run tells how far n has
@@ -16,7 +17,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::device::{gather, scatter};
 use crate::rng::Rng;
@@ -33,6 +34,8 @@ enum Effect {
     Lose,
     /// The operation is done, but one bit of what a read returns is wrong.
     Corrupt { seed: u64 },
+    /// Nothing happens until the device is healed; then the operation is done.
+    Hang,
 }
 
 /// A rule for failing. Built from [`reads`](Fault::reads), [`writes`](Fault::writes), … and refined; without refinement
@@ -120,6 +123,11 @@ impl Fault {
         Fault { effect: Effect::Corrupt { seed }, ..self }
     }
 
+    /// Not coming back before the device is healed; then what was asked for is done.
+    pub fn hanging(self) -> Fault {
+        Fault { effect: Effect::Hang, ..self }
+    }
+
     fn matches(&self, op: Op, range: &Range<u64>) -> bool {
         let everywhere = self.within == (0..u64::MAX);
         let touches = range.start < self.within.end && self.within.start < range.end;
@@ -132,6 +140,10 @@ struct State {
     faults: Vec<Fault>,
     counts: [u64; 5],
     struck: u64,
+    /// Operations that hang.
+    hanging: u64,
+    /// How often it was healed.
+    healed: u64,
 }
 
 /// A device that fails on purpose. See the [module](self).
@@ -139,12 +151,13 @@ struct State {
 pub struct FaultyDevice {
     inner: Arc<dyn Device>,
     state: Mutex<State>,
+    is_healed: Condvar,
 }
 
 impl FaultyDevice {
     /// A device that does what `inner` does, until faults are injected.
     pub fn new(inner: Arc<dyn Device>) -> FaultyDevice {
-        FaultyDevice { inner, state: Mutex::default() }
+        FaultyDevice { inner, state: Mutex::default(), is_healed: Condvar::new() }
     }
 
     /// Adds a fault. Of several that match an operation the earliest injected strikes.
@@ -152,9 +165,17 @@ impl FaultyDevice {
         self.state.lock().faults.push(fault);
     }
 
-    /// Removes all faults. Counts go on.
+    /// Removes all faults. What hangs goes on, and so do counts.
     pub fn heal(&self) {
-        self.state.lock().faults.clear();
+        let mut state = self.state.lock();
+        state.faults.clear();
+        state.healed += 1;
+        self.is_healed.notify_all();
+    }
+
+    /// How many operations hang at the moment.
+    pub fn hanging(&self) -> u64 {
+        self.state.lock().hanging
     }
 
     /// How many operations of this kind were asked for so far, failed ones included.
@@ -188,6 +209,13 @@ impl FaultyDevice {
             }
         }
         state.struck += u64::from(struck.is_some());
+        if struck == Some(Effect::Hang) {
+            let healed = state.healed;
+            state.hanging += 1;
+            self.is_healed.wait_while(&mut state, |state| state.healed == healed);
+            state.hanging -= 1;
+            return None;
+        }
         struck
     }
 
@@ -202,7 +230,7 @@ impl FaultyDevice {
                 Err(self.error(op, offset_bytes, len_bytes, errno))
             }
             Some(Effect::Lose) => Ok(()),
-            Some(Effect::Corrupt { .. }) | None => go(),
+            Some(Effect::Corrupt { .. } | Effect::Hang) | None => go(),
         }
     }
 
@@ -217,8 +245,10 @@ impl FaultyDevice {
                 Err(self.error(Op::Write, offset_bytes, len_bytes, errno))
             }
             Some(Effect::Lose) => Ok(()),
-            Some(Effect::Corrupt { .. }) | None if stable => self.inner.write_fua_at(offset_bytes, data),
-            Some(Effect::Corrupt { .. }) | None => self.inner.write_at(offset_bytes, data),
+            Some(Effect::Corrupt { .. } | Effect::Hang) | None if stable => {
+                self.inner.write_fua_at(offset_bytes, data)
+            }
+            Some(Effect::Corrupt { .. } | Effect::Hang) | None => self.inner.write_at(offset_bytes, data),
         }
     }
 }
@@ -259,7 +289,7 @@ impl Device for FaultyDevice {
                 }
                 Ok(())
             }
-            None => self.inner.read_at(offset_bytes, buf),
+            Some(Effect::Hang) | None => self.inner.read_at(offset_bytes, buf),
         }
     }
 

@@ -216,3 +216,23 @@ proptest! {
         prop_assert!(again.sample(seed).to_vec() == streamed.sample(seed).to_vec());
     }
 }
+
+#[test]
+fn what_hangs_goes_on_when_it_is_healed() {
+    let faulty = Arc::new(FaultyDevice::new(Arc::new(MemDevice::new(1024))));
+    faulty.inject(Fault::writes().nth(2).hanging());
+    faulty.write_at(0, &[1; 8]).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| faulty.write_at(8, &[2; 8]));
+        while faulty.hanging() == 0 {
+            std::thread::yield_now();
+        }
+        let mut bytes = [9; 16];
+        faulty.read_at(0, &mut bytes).unwrap();
+        assert!(!writer.is_finished() && bytes[..8] == [1; 8] && bytes[8..] == [0; 8]);
+        faulty.heal();
+        writer.join().unwrap().unwrap();
+        faulty.read_at(0, &mut bytes).unwrap();
+        assert_eq!((&bytes[8..], faulty.hanging(), faulty.struck()), (&[2; 8][..], 0, 1));
+    });
+}

@@ -2,7 +2,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used)]
 
-mod hanging;
+mod in_memory;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use frazil_fuse::control::{HoldReport, Request};
 use frazil_posix::write::AccessTimes;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use hanging::{LONG, Mounted, freeze, mounted_with};
+use in_memory::{LONG, Mounted, freeze, mounted_with};
 
 /// Longer than a tick of any clock that times are taken from.
 const TICK: Duration = Duration::from_millis(5);

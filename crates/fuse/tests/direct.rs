@@ -2,7 +2,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used)]
 
-mod hanging;
+mod in_memory;
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use frazil_fuse::control::{HoldReport, Request};
 
-use hanging::{LONG, freeze, mounted};
+use in_memory::{LONG, freeze, mounted};
 
 /// As much as a request that waits is, and whole pages.
 const BYTES: usize = 128 << 10;

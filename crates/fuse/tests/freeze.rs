@@ -2,7 +2,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used)]
 
-mod hanging;
+mod in_memory;
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use frazil_fuse::control::{CallError, HoldReport, Request, write_back};
 
-use hanging::{LONG, freeze, mounted};
+use in_memory::{LONG, freeze, mounted};
 
 #[test]
 fn a_freeze_that_takes_too_long_says_what_it_waits_for() {

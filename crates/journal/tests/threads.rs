@@ -4,14 +4,12 @@
 
 mod common;
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use common::{FakeHost, Geometry, format, member, options, read};
-use frazil_device::{Access, Device, FileDevice, MemDevice, OpenOptions};
+use frazil_device::{Access, Device, Fault, FaultyDevice, FileDevice, MemDevice, OpenOptions};
 use frazil_journal::engine::driver::Driver;
 use frazil_journal::engine::{
     Dirty, FlushFailed, Journal, Options, Pin, PinClass, Start, SystemClock, Wait, Watermark,
@@ -25,53 +23,10 @@ const GEOMETRY: Geometry = Geometry { bucket: Sectors(64), buckets: 16 };
 const THREADS: u64 = 8;
 const COMMITS: u64 = 200;
 
-/// A device whose writes hang when told so.
-#[derive(Debug)]
-struct Hanging {
-    inner: MemDevice,
-    hang: Mutex<bool>,
-    changed: Condvar,
-    hanging: AtomicBool,
-}
-
-impl Device for Hanging {
-    fn name(&self) -> &Arc<str> {
-        self.inner.name()
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.inner.size_bytes()
-    }
-
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> frazil_device::Result<()> {
-        self.inner.read_at(offset_bytes, buf)
-    }
-
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> frazil_device::Result<()> {
-        let mut hang = self.hang.lock().unwrap();
-        while *hang {
-            self.hanging.store(true, SeqCst);
-            hang = self.changed.wait(hang).unwrap();
-        }
-        drop(hang);
-        self.inner.write_at(offset_bytes, data)
-    }
-
-    fn flush(&self) -> frazil_device::Result<()> {
-        self.inner.flush()
-    }
-
-    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> frazil_device::Result<()> {
-        self.inner.discard(offset_bytes, len_bytes)
-    }
-}
-
 /// An entry that is open behind one that is being written is closed when that is done, also if only who waits for quiet is there to do it.
 #[test]
 fn quiet_comes_without_a_driver() {
-    let inner = MemDevice::new(GEOMETRY.device_bytes());
-    let (hang, changed) = (Mutex::new(false), Condvar::new());
-    let device = Arc::new(Hanging { inner, hang, changed, hanging: AtomicBool::new(false) });
+    let device = Arc::new(FaultyDevice::new(Arc::new(MemDevice::new(GEOMETRY.device_bytes()))));
     let on: Arc<dyn Device> = device.clone();
     let journal = Journal::start(
         vec![member(0, on.clone(), GEOMETRY)],
@@ -88,19 +43,18 @@ fn quiet_comes_without_a_driver() {
         res.seq()
     };
     journal.flush_seq(commit()).unwrap();
-    *device.hang.lock().unwrap() = true;
+    device.inject(Fault::writes().hanging());
     std::thread::scope(|scope| {
         let (journal, first) = (&journal, commit());
         let writer = scope.spawn(move || journal.flush_seq(first));
-        while !device.hanging.load(SeqCst) {
+        while device.hanging() == 0 {
             std::thread::yield_now();
         }
         assert!(commit() > first);
         let (done, quiet) = channel();
         scope.spawn(move || done.send(journal.quiesce()));
         assert!(quiet.recv_timeout(Duration::from_millis(50)).is_err());
-        *device.hang.lock().unwrap() = false;
-        device.changed.notify_all();
+        device.heal();
         writer.join().unwrap().unwrap();
         let came = quiet.recv_timeout(Duration::from_secs(20));
         // Lets the thread go, so that the test fails instead of hanging.

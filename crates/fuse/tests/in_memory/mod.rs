@@ -1,4 +1,4 @@
-//! A mount of a volume in memory whose device hangs when told so.
+//! A mounted volume on a device in memory, which fails or hangs when told so, and of which every byte can be looked at.
 // Each test program uses a part of this, and a test fails by panicking.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
@@ -10,68 +10,26 @@ use std::time::{Duration, Instant};
 
 use frazil_btree::write::EngineOptions;
 use frazil_device::mounts::Mount as MountTable;
-use frazil_device::{Device, MemDevice, Result};
+use frazil_device::{Device, Fault, FaultyDevice, MemDevice};
 use frazil_fuse::control::{Client, HoldReport, Request, StatusReport, locate};
-use frazil_fuse::{Mount, Options, Writable};
+use frazil_fuse::{Error, Mount, Options, Writable};
 use frazil_posix::write::{WriteFs, WriteFsOptions};
-use frazil_volume::OpenOptions;
-use frazil_volume::build::{Builder, FormatOptions, NewDevice};
+use frazil_volume::build::{FormatOptions, NewDevice, format};
+use frazil_volume::check::{Severity, check};
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
-use parking_lot::{Condvar, Mutex};
+use frazil_volume::{OpenOptions, Recovery, Volume, open};
 
 /// A limit that no step of a test that succeeds comes near.
 pub const LONG: Duration = Duration::from_secs(20);
 
-/// A device in memory whose writes hang when told so.
-#[derive(Debug)]
-pub struct Hanging {
-    inner: MemDevice,
-    hang: Mutex<bool>,
-    released: Condvar,
-}
-
-impl Hanging {
-    pub fn set_hang(&self, hang: bool) {
-        *self.hang.lock() = hang;
-        self.released.notify_all();
-    }
-}
-
-impl Device for Hanging {
-    fn name(&self) -> &Arc<str> {
-        self.inner.name()
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.inner.size_bytes()
-    }
-
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        self.inner.read_at(offset_bytes, buf)
-    }
-
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
-        let mut hang = self.hang.lock();
-        while *hang {
-            self.released.wait(&mut hang);
-        }
-        drop(hang);
-        self.inner.write_at(offset_bytes, data)
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
-    }
-
-    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.inner.discard(offset_bytes, len_bytes)
-    }
-}
+const DEVICE_BYTES: u64 = 128 << 20;
 
 pub struct Mounted {
-    pub device: Arc<Hanging>,
-    writable: Writable,
-    mount: Mount,
+    pub memory: Arc<MemDevice>,
+    /// What the volume has of it.
+    pub device: Arc<FaultyDevice>,
+    pub writable: Writable,
+    pub mount: Mount,
     pub at: MountTable,
     pub dir: PathBuf,
     _temporary: tempfile::TempDir,
@@ -84,16 +42,12 @@ pub fn mounted() -> Mounted {
 
 /// Mounts a new volume with these options.
 pub fn mounted_with(set: impl FnOnce(&mut Options)) -> Mounted {
-    let inner = MemDevice::new(64 << 20);
-    let device = Arc::new(Hanging { inner, hang: Mutex::new(false), released: Condvar::new() });
+    let memory = Arc::new(MemDevice::new(DEVICE_BYTES));
+    let device = Arc::new(FaultyDevice::new(memory.clone()));
+    let shared = || device.clone() as Arc<dyn Device>;
     let options = FormatOptions { created_ns: 1_700_000_000_000_000_000, ..FormatOptions::default() };
-    let devices = vec![NewDevice::new(device.clone() as Arc<dyn Device>)];
-    let mut builder = Builder::new(devices, &options).unwrap();
-    builder.push_first_subvolume().unwrap();
-    builder.push_empty_root().unwrap();
-    builder.finish().unwrap();
-    let devices = vec![device.clone() as Arc<dyn Device>];
-    let foundation = open_rw(devices, OpenOptions::default(), &WriteOptions::default()).unwrap();
+    format(vec![NewDevice::new(shared())], &options).unwrap();
+    let foundation = open_rw(vec![shared()], OpenOptions::default(), &WriteOptions::default()).unwrap();
     let engine = EngineOptions { seed: 1, restart_one_in: 0 };
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
@@ -101,12 +55,12 @@ pub fn mounted_with(set: impl FnOnce(&mut Options)) -> Mounted {
     let writable = Writable::new(WriteFs::new(live, WriteFsOptions { clock, seed: 1 }).unwrap()).unwrap();
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().canonicalize().unwrap();
-    let mut options = Options::new("memory".into());
+    let mut options = Options::new("/dev/memory".into());
     options.read_only = false;
     set(&mut options);
     let mount = frazil_fuse::mount(Arc::clone(writable.fs()), &dir, &options).unwrap();
     let at = locate(&dir).unwrap();
-    Mounted { device, writable, mount, at, dir, _temporary: temporary }
+    Mounted { memory, device, writable, mount, at, dir, _temporary: temporary }
 }
 
 impl Mounted {
@@ -120,7 +74,7 @@ impl Mounted {
 
     /// Runs something while a write hangs in the device.
     pub fn while_hanging(&self, run: impl FnOnce()) {
-        self.device.set_hang(true);
+        self.device.inject(Fault::writes().hanging());
         thread::scope(|scope| {
             let writer = scope.spawn(|| fs::write(self.dir.join("file"), vec![7; 1 << 20]));
             let begin = Instant::now();
@@ -128,7 +82,7 @@ impl Mounted {
                 assert!(begin.elapsed() < LONG);
             }
             run();
-            self.device.set_hang(false);
+            self.device.heal();
             writer.join().unwrap().unwrap();
         });
         assert_eq!(fs::read(self.dir.join("file")).unwrap(), vec![7; 1 << 20]);
@@ -138,10 +92,38 @@ impl Mounted {
     pub fn end(self) {
         let hold: HoldReport = self.client().ask(&freeze(LONG)).unwrap();
         self.client().ask::<()>(&Request::Thaw { token: Some(hold.token) }).unwrap();
-        self.mount.unmount().unwrap();
-        drop(self.mount);
-        self.writable.stop().unwrap();
+        self.stop(true);
     }
+
+    /// Unmounts it. The volume must be right, and clean if it is to be. What the device holds then.
+    pub fn stop(self, clean: bool) -> Volume {
+        let begin = Instant::now();
+        // Somebody else on the machine may be looking at all mounts.
+        while let Err(error) = self.mount.unmount() {
+            assert!(matches!(error, Error::Busy(_)) && begin.elapsed() < LONG, "{error}");
+            thread::sleep(Duration::from_millis(2));
+        }
+        drop(self.mount);
+        assert_eq!(self.writable.stop().is_ok(), clean);
+        let volume = read(&self.memory);
+        assert_eq!(matches!(volume.recovery(), Recovery::Clean { .. }), clean, "{:?}", volume.recovery());
+        assert_right(&volume, clean);
+        volume
+    }
+}
+
+/// What a copy of the device holds.
+pub fn read(memory: &MemDevice) -> Volume {
+    let device = Arc::new(memory.snapshot().read_only()) as Arc<dyn Device>;
+    open(vec![device], OpenOptions::default()).unwrap()
+}
+
+/// Nothing may be wrong; what waits to be done is a fault only in a clean volume.
+#[track_caller]
+pub fn assert_right(volume: &Volume, clean: bool) {
+    let report = check(volume);
+    let wrong = report.findings.iter().filter(|f| clean || f.severity() != Severity::Pending);
+    assert_eq!(wrong.map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
 }
 
 /// A freeze that is given up when it takes longer than `drain`.
