@@ -8,7 +8,7 @@ use frazil_posix::{Error, FileType, NodeId};
 
 use crate::life::History;
 use crate::machine::Disks;
-use crate::model::Node;
+use crate::model::{Body, Node};
 use crate::observe;
 use crate::ops::{ROOT, Run};
 
@@ -221,7 +221,7 @@ impl Run<'_> {
         (id, generation, self.model.get(id).content().bytes.len())
     }
 
-    /// Removes what filled the volume, all its names. False if a snapshot, or somebody who uses it, keeps it.
+    /// Removes what filled the volume, all its names. False if a snapshot, somebody who uses it, or a file with a clone of it keeps its data.
     pub(crate) fn remove(
         &mut self,
         (id, generation): (NodeId, u32),
@@ -231,14 +231,13 @@ impl Run<'_> {
         self.time.pass(1000);
         self.loose = None;
         // Somebody removed it already, and its number is that of another.
-        if self.fs.getattr(id).is_ok_and(|attr| attr.generation != generation) {
-            return true;
-        }
+        let is_another = self.fs.getattr(id).is_ok_and(|attr| attr.generation != generation);
         let names = |(dir, node): (&NodeId, &Arc<Node>)| {
             let entries = node.is_dir().then(|| node.entries().iter().filter(|(_, child)| **child == id));
             entries.into_iter().flatten().map(|(name, _)| (*dir, name.clone())).collect::<Vec<_>>()
         };
-        for (dir, name) in self.model.nodes.iter().flat_map(names).collect::<Vec<_>>() {
+        let names: Vec<_> = self.model.nodes.iter().flat_map(names).filter(|_| !is_another).collect();
+        for (dir, name) in names {
             self.doing = format!("remove what filled up, {dir}/{}", name.escape_ascii());
             let begun = disks.time.now();
             self.changed.clear();
@@ -249,6 +248,15 @@ impl Run<'_> {
             self.compare(&[dir]);
             history.push(begun, self);
         }
-        !self.model.nodes.keys().any(|other| other.inum == id.inum)
+        let is_large = |node: &Node| match &node.body {
+            Body::File(content) => content.bytes.len() as u64 > 4 * FILE_BYTES_MAX,
+            _ => false,
+        };
+        let kept = self
+            .model
+            .nodes
+            .iter()
+            .any(|(other, node)| other.inum == id.inum && !is_another || is_large(node));
+        !kept
     }
 }
