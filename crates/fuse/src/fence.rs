@@ -31,6 +31,8 @@ struct Kept {
     requests: VecDeque<Vec<u8>>,
     /// Read since the first of them.
     reads: u32,
+    /// There was nothing more to be read.
+    idle: bool,
 }
 
 impl Fence {
@@ -40,6 +42,7 @@ impl Fence {
         if keeps || self.any.load(Ordering::Relaxed) {
             let mut kept = self.kept.lock();
             kept.reads = if kept.requests.is_empty() { 0 } else { kept.reads + 1 };
+            kept.idle = false;
             if keeps {
                 kept.requests.push_back(bytes.to_vec());
                 self.any.store(true, Ordering::Relaxed);
@@ -48,13 +51,23 @@ impl Fence {
         keeps
     }
 
-    /// One that is to be answered now; `idle` says whether everything has been read.
-    pub(crate) fn due(&self, idle: impl FnOnce() -> bool) -> Option<Vec<u8>> {
-        if !self.any.load(Ordering::Relaxed) {
+    /// Whether something is kept back.
+    pub(crate) fn keeps_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// The kernel had nothing more when it was asked.
+    pub(crate) fn all_is_read(&self) {
+        self.kept.lock().idle = true;
+    }
+
+    /// One that is to be answered now.
+    pub(crate) fn due(&self) -> Option<Vec<u8>> {
+        if !self.keeps_any() {
             return None;
         }
         let mut kept = self.kept.lock();
-        if kept.requests.is_empty() || (kept.reads < READS_MAX && !idle()) {
+        if !kept.idle && kept.reads < READS_MAX {
             return None;
         }
         let request = kept.requests.pop_front();
@@ -79,18 +92,21 @@ mod tests {
     #[test]
     fn it_is_kept_until_everything_was_read_but_not_for_ever() {
         let (fence, statfs, getattr) = (Fence::default(), request(17, 5), request(3, 6));
-        assert!(!fence.keeps(&getattr));
-        assert_eq!(fence.due(|| true), None);
-        assert!(fence.keeps(&statfs));
-        assert_eq!(fence.due(|| false), None);
+        assert!(!fence.keeps(&getattr) && !fence.keeps_any());
+        fence.all_is_read();
+        assert_eq!(fence.due(), None);
+        assert!(fence.keeps(&statfs) && fence.keeps_any());
+        assert_eq!(fence.due(), None);
         assert!(fence.keeps(&request(17, 7)));
-        assert_eq!(fence.due(|| true), Some(statfs.clone()));
-        assert_eq!((fence.due(|| true), fence.due(|| true)), (Some(request(17, 7)), None));
+        fence.all_is_read();
+        assert_eq!(fence.due(), Some(statfs.clone()));
+        assert_eq!((fence.due(), fence.due()), (Some(request(17, 7)), None));
         assert!(fence.keeps(&statfs));
         for _ in 0..READS_MAX {
-            assert_eq!(fence.due(|| false), None);
+            assert_eq!(fence.due(), None);
             assert!(!fence.keeps(&getattr));
         }
-        assert_eq!(fence.due(|| false), Some(statfs));
+        assert_eq!(fence.due(), Some(statfs));
+        assert!(!fence.keeps_any());
     }
 }

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
@@ -20,7 +21,7 @@ use frazil_journal::engine::SystemClock;
 use frazil_posix::NodeId;
 use frazil_volume::lifecycle::{Lifecycle, LifecycleError};
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::io::Errno as Code;
 
 use crate::adapter::{Adapter, Answer, READ_BYTES_MAX};
@@ -104,6 +105,8 @@ pub(crate) struct Session<F> {
     adapter: Adapter<F>,
     turn: Turn,
     fence: Fence,
+    /// Reading does not wait for a request. Only who has the turn looks at it and sets it.
+    nonblocking: AtomicBool,
     in_flight: Arc<InFlight>,
     parked: Parked,
     lifecycle: Arc<Lifecycle>,
@@ -145,6 +148,7 @@ impl<F: Filesystem> Session<F> {
             adapter,
             turn: Turn::new(),
             fence: Fence::default(),
+            nonblocking: AtomicBool::new(false),
             in_flight: Arc::default(),
             parked: Parked::default(),
             lifecycle,
@@ -225,15 +229,14 @@ impl<F: Filesystem> Session<F> {
         while self.turn.take() {
             seat.reading.set(true);
             while seat.reading.get() {
-                if let Some(request) = self.fence.due(|| self.is_idle()) {
-                    self.take_in(&seat, &request, &mut reply);
-                    continue;
-                }
+                // Who is kept back until there is nothing more to be read must not wait for another request.
+                self.read_without_waiting(self.fence.keeps_any());
                 match rustix::io::read(&self.device, &mut input) {
                     Ok(len) if self.fence.keeps(&input[..len]) => {}
                     Ok(len) => self.take_in(&seat, &input[..len], &mut reply),
                     // The request was withdrawn, or a signal came.
-                    Err(Code::NOENT | Code::INTR | Code::AGAIN) => {}
+                    Err(Code::NOENT | Code::INTR) => {}
+                    Err(Code::AGAIN) => self.fence.all_is_read(),
                     Err(_) => {
                         self.turn.end();
                         self.in_flight.end();
@@ -241,17 +244,27 @@ impl<F: Filesystem> Session<F> {
                         seat.reading.set(false);
                     }
                 }
+                if seat.reading.get()
+                    && let Some(request) = self.fence.due()
+                {
+                    self.take_in(&seat, &request, &mut reply);
+                }
             }
         }
         // The seat outlives this function in the thread's memory; the session must not.
         waiting::on_wait(Rc::new(|| {}));
     }
 
-    /// Whether the kernel has no request that was not read yet.
-    fn is_idle(&self) -> bool {
-        let mut events = [PollFd::new(&self.device, PollFlags::IN)];
-        // If it cannot be asked it is as if there was none.
-        rustix::event::poll(&mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(1)
+    /// Whether reading returns at once if there is nothing to be read.
+    fn read_without_waiting(&self, nonblocking: bool) {
+        if self.nonblocking.load(Ordering::Relaxed) == nonblocking {
+            return;
+        }
+        let flags = if nonblocking { OFlags::NONBLOCK } else { OFlags::empty() };
+        // An open file always takes this flag.
+        if rustix::fs::fcntl_setfl(&self.device, flags).is_ok() {
+            self.nonblocking.store(nonblocking, Ordering::Relaxed);
+        }
     }
 
     /// Answers what was put aside, until the end.

@@ -89,9 +89,8 @@ fn request(who: &str) -> FreezeRequest {
     FreezeRequest { who: who.into(), share: true, hold_for: None, give_up_after: Some(LONG) }
 }
 
-/// Makes, writes, renames, removes, as fast as it goes, until told to stop.
+/// Makes, writes, renames, removes in a directory, as fast as it goes, until told to stop.
 fn work(dir: &Path, stop: &AtomicBool, done: &AtomicU64) {
-    fs::create_dir(dir).unwrap();
     for round in 0_u64.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -127,6 +126,8 @@ fn writers_wait_readers_do_not_and_nobody_sees_an_error() {
     kept.sync_all().unwrap();
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let dirs: Vec<PathBuf> = (0..6).map(|n| world.path(&format!("dir{n}"))).collect();
+    // Before any freeze: while somebody who is blocked makes a name in a directory, the kernel lets nobody list it.
+    dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
     thread::scope(|scope| {
         let workers: Vec<_> = dirs.iter().map(|dir| scope.spawn(|| work(dir, &stop, &done))).collect();
         let end = End(&stop, world.lifecycle());
