@@ -18,7 +18,9 @@ struct Run {
 
 /// Prints commits per second for 1, 4 and 16 threads, and the ratio to the best peer.
 pub fn table(dir: &Path, time: Duration) {
-    println!("durable commits per second, each thread waiting for its own (median of {ROUNDS} rounds of {time:?})");
+    println!(
+        "durable commits per second, each thread waiting for its own (median of {ROUNDS} rounds of {time:?})"
+    );
     println!(
         "{:>8} {:>10} {:>12} {:>10} {:>10} {:>12} {:>8}",
         "threads", "store", "commits/s", "p50 µs", "p99 µs", "bytes/commit", "ratio"
@@ -41,7 +43,8 @@ pub fn table(dir: &Path, time: Duration) {
         let speed = |runs: &[(Run, Option<f64>)]| median(runs.iter().map(|r| r.0.per_second).collect());
         let best_peer = runs[1..].iter().map(|r| speed(r)).fold(0.0, f64::max);
         for (name, runs) in names.iter().zip(&runs) {
-            let us = |of: fn(&Run) -> Duration| median(runs.iter().map(|r| of(&r.0).as_micros() as f64).collect());
+            let us =
+                |of: fn(&Run) -> Duration| median(runs.iter().map(|r| of(&r.0).as_micros() as f64).collect());
             let bytes = runs[0].1.map_or("-".to_owned(), |b| format!("{b:.0}"));
             println!(
                 "{threads:>8} {name:>10} {:>12.0} {:>10.0} {:>10.0} {bytes:>12} {:>7.2}x",

@@ -106,7 +106,9 @@ impl Redb {
 impl Peer for Redb {
     fn commit(&self, n: u64) {
         let txn = self.0.begin_write().expect("a transaction");
-        txn.open_table(TABLE).and_then(|mut t| Ok(t.insert(n, &VALUE[..]).map(drop)?)).expect("the disk works");
+        txn.open_table(TABLE)
+            .and_then(|mut t| Ok(t.insert(n, &VALUE[..]).map(drop)?))
+            .expect("the disk works");
         txn.commit().expect("the disk works");
     }
 }

@@ -26,13 +26,20 @@ impl LoopDevice {
             return Err(format!("losetup: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
         }
         let device = LoopDevice(PathBuf::from(String::from_utf8(output.stdout)?.trim()));
-        let name = device.0.file_name().ok_or("a loop device has a name")?;
-        let queue = Path::new("/sys/block").join(name);
-        fs::write(queue.join("queue/discard_max_bytes"), "0")?;
-        if fs::read_to_string(queue.join("loop/dio"))?.trim() != "1" {
+        // A discard would make holes in the file, which have to be filled again.
+        device.set_discard_max("0")?;
+        if fs::read_to_string(device.sys().join("loop/dio"))?.trim() != "1" {
             return Err("the loop device does not do direct I/O here: measure on another disk (--dir)".into());
         }
         Ok(device)
+    }
+
+    fn sys(&self) -> PathBuf {
+        Path::new("/sys/block").join(self.0.file_name().unwrap_or_default())
+    }
+
+    fn set_discard_max(&self, bytes: &str) -> std::io::Result<()> {
+        fs::write(self.sys().join("queue/discard_max_bytes"), bytes)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -42,6 +49,8 @@ impl LoopDevice {
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
+        // The next user of the device has what is set here.
+        let _ = self.set_discard_max(&(1u64 << 30).to_string());
         // A mount that is left keeps it; it goes with the mount then.
         let _ = run(Command::new("losetup").arg("-d").arg(&self.0));
     }

@@ -47,7 +47,12 @@ impl Loop {
         let image = dir.path().join("image");
         fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
         let args = [&["--find", "--show"], extra, &[image.to_str().unwrap()]].concat();
-        let node = run("losetup", &args).unwrap().into();
+        let node: PathBuf = run("losetup", &args).unwrap().into();
+        // Whether it discards stays as the last one who used it has set it.
+        let queue = Path::new("/sys/block").join(node.file_name().unwrap()).join("queue");
+        if fs::read_to_string(queue.join("discard_max_hw_bytes")).unwrap().trim() != "0" {
+            fs::write(queue.join("discard_max_bytes"), (1u64 << 30).to_string()).unwrap();
+        }
         Loop { node, image, dir, mounted: false, cramped }
     }
 

@@ -76,13 +76,16 @@ impl Mounted {
     pub fn while_hanging(&self, run: impl FnOnce()) {
         self.device.inject(Fault::writes().hanging());
         thread::scope(|scope| {
+            // Also if a test fails: the writer could not be waited for otherwise.
+            let healed = Healed(&self.device);
             let writer = scope.spawn(|| fs::write(self.dir.join("file"), vec![7; 1 << 20]));
             let begin = Instant::now();
-            while self.status().waiting_count == 0 {
+            let waits = || self.status().waiting.iter().any(|waiting| waiting.name == "write");
+            while self.device.hanging() == 0 || !waits() {
                 assert!(begin.elapsed() < LONG);
             }
             run();
-            self.device.heal();
+            drop(healed);
             writer.join().unwrap().unwrap();
         });
         assert_eq!(fs::read(self.dir.join("file")).unwrap(), vec![7; 1 << 20]);
@@ -124,6 +127,15 @@ pub fn assert_right(volume: &Volume, clean: bool) {
     let report = check(volume);
     let wrong = report.findings.iter().filter(|f| clean || f.severity() != Severity::Pending);
     assert_eq!(wrong.map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+}
+
+/// Heals a device when it is dropped.
+struct Healed<'d>(&'d FaultyDevice);
+
+impl Drop for Healed<'_> {
+    fn drop(&mut self) {
+        self.0.heal();
+    }
 }
 
 /// A freeze that is given up when it takes longer than `drain`.
