@@ -90,7 +90,8 @@ fn every_format_of_gnu_tar_comes_out_as_it_was() {
         command.args(["-c", "--numeric-owner", "-C"]).arg(dir.path()).arg(".");
         let mut tar = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let fs = make(tar.stdout.take().unwrap()).unwrap();
-        assert!(tar.wait().unwrap().success(), "{options:?}");
+        // 1: on a busy machine it may take a file for changed while it read it; what came of it is compared below.
+        assert!(matches!(tar.wait().unwrap().code(), Some(0 | 1)), "{options:?}");
         let ns = if is_gnu { 1_000_000_000 } else { 1 };
         let expected = manifest(dir.path(), ns, !is_gnu);
         assert_eq!(differences(&expected, &fs, holes), Vec::<String>::new(), "{options:?}");
