@@ -90,8 +90,10 @@ fn every_format_of_gnu_tar_comes_out_as_it_was() {
         command.args(["-c", "--numeric-owner", "-C"]).arg(dir.path()).arg(".");
         let mut tar = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let fs = make(tar.stdout.take().unwrap()).unwrap();
-        // 1: on a busy machine it may take a file for changed while it read it; what came of it is compared below.
-        assert!(matches!(tar.wait().unwrap().code(), Some(0 | 1)), "{options:?}");
+        // It may take a file for changed while it read it (1), and nobody reads what it writes behind the end of the archive (a signal). What
+        // came of it is compared below.
+        let status = tar.wait().unwrap();
+        assert!(status.code().is_none_or(|code| code <= 1), "{options:?}: {status}");
         let ns = if is_gnu { 1_000_000_000 } else { 1 };
         let expected = manifest(dir.path(), ns, !is_gnu);
         assert_eq!(differences(&expected, &fs, holes), Vec::<String>::new(), "{options:?}");
