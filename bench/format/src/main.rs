@@ -13,17 +13,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::error::Error;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use clap::Parser;
+use frazil_bench_common::{Outcome, exit, median};
 use frazil_testing::sample;
-
-/// What most functions here give.
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Compares making filled volumes with mke2fs and mkfs.btrfs.
 #[derive(Parser)]
@@ -52,13 +49,7 @@ const IMAGE_BYTES: u64 = 4 << 30;
 const MAKERS: [&str; 3] = ["frazil format", "mke2fs", "mkfs.btrfs"];
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Outcome {
@@ -148,11 +139,4 @@ fn measure(frazil: &Path, maker: usize, tree: &Path, image: &Path) -> Outcome<f6
     file.sync_all()?;
     fs::remove_file(image)?;
     Ok(seconds)
-}
-
-/// The middle of some measurements.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

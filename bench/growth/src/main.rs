@@ -15,13 +15,13 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
+use frazil_bench_common::{Outcome, exit};
 use frazil_btree::write::{CommitError, CommitOptions, EngineOptions};
 use frazil_device::{Access, Device, OpenOptions as DeviceOptions};
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
@@ -29,9 +29,6 @@ use frazil_volume::OpenOptions;
 use frazil_volume::build::{FormatOptions, NewDevice, format};
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
 use frazil_volume::write::{Live, LiveOptions, WriteOptions, open_rw};
-
-/// What most functions here give.
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Keys of one transaction.
 const BATCH: u64 = 8;
@@ -63,13 +60,7 @@ struct Mark {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Outcome {

@@ -4,6 +4,7 @@
 //! listed, then the content of one large file. Whoever may collect changes in memory is not made to write them down, except where a
 //! load says "and sync": the kernel's filesystems keep what a storm changed for seconds, and so do we.
 
+use frazil_bench_common::Outcome;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -13,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
 use crate::peers::run;
 
 const MIB: usize = 1 << 20;

@@ -1,11 +1,11 @@
 //! The disk that all sides share: a loop device over one file.
 
+use frazil_bench_common::Outcome;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Outcome;
 use crate::peers::run;
 
 /// Size of the file. XFS and btrfs make small volumes in other ways than they make large ones.

@@ -19,19 +19,16 @@ mod loop_device;
 mod peers;
 mod table;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use frazil_bench_common::{Outcome, exit};
 
 use crate::loads::{Load, Scale, Tree};
 use crate::loop_device::LoopDevice;
 use crate::peers::Peer;
 use crate::table::Table;
-
-/// What most functions here give.
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Compares a mounted frazil volume with other filesystems on the same loop device.
 #[derive(Parser)]
@@ -58,13 +55,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Outcome {

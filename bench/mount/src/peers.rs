@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::Outcome;
+use frazil_bench_common::Outcome;
 
 /// How long a server may take to let go of the device.
 const END_MAX: Duration = Duration::from_secs(60);

@@ -1,5 +1,7 @@
 //! The results, as tables.
 
+use frazil_bench_common::median;
+
 use crate::loads::Load;
 use crate::peers::Peer;
 
@@ -97,13 +99,6 @@ impl Table {
         };
         median(row[ours].iter().zip(&row[theirs]).map(|(ours, theirs)| ours / theirs))
     }
-}
-
-/// The middle of some measurements.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
+use frazil_bench_common::Outcome;
 use frazil_btree::write::EngineOptions;
 use frazil_device::{Access, Device, OpenOptions as DeviceOptions};
 use frazil_posix::NodeId;
@@ -27,9 +27,6 @@ use frazil_volume::check::check;
 use frazil_volume::lifecycle::FrontKind;
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
 use frazil_volume::write::{Live, LiveOptions, SystemWallClock, WriteOptions, open_rw};
-
-/// What most functions here give.
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 const MIB: u64 = 1 << 20;
 /// Per cent full and KiB of a write, if nothing is asked for.

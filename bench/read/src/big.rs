@@ -18,7 +18,9 @@ use frazil_ondisk::units::{SECTOR_BYTES, Sectors};
 use frazil_oracle::{Job, Mount, Oracle, Writes};
 use uuid::Uuid;
 
-use crate::{Outcome, mounts};
+use frazil_bench_common::Outcome;
+
+use crate::mounts;
 
 /// Name of the file.
 pub(crate) const FILE: &str = "big";

@@ -28,14 +28,11 @@ mod names;
 mod sequential;
 mod table;
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-/// What most functions here give.
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+use frazil_bench_common::{Outcome, exit};
 
 /// Compares reading through a frazil mount with reading the disk, and with ext4. Needs root.
 #[derive(Parser)]
@@ -70,13 +67,7 @@ fn main() -> ExitCode {
     } else {
         run(&Cli::parse())
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(done)
 }
 
 fn run(cli: &Cli) -> Outcome {

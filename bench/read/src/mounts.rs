@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use frazil_bench_common::Outcome;
 use frazil_device::{Access, OpenOptions as DeviceOptions};
 use frazil_posix::Fs;
 use frazil_volume::OpenOptions;
 use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
 
-use crate::Outcome;
 use crate::table::Side;
 
 /// What the server prints when its mount is usable.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use frazil_bench_common::Outcome;
 use frazil_testing::golden;
 
-use crate::Outcome;
 use crate::mounts::{Mounted, run};
 use crate::table::{Row, Side, alternate, print};
 

@@ -12,7 +12,9 @@ use rustix::fs::SeekFrom as Place;
 
 use crate::mounts::{Mounted, forget};
 use crate::table::{Row, Side, alternate, print};
-use crate::{Outcome, big};
+use frazil_bench_common::Outcome;
+
+use crate::big;
 
 /// What one read asks for.
 const READ_BYTES: usize = 1 << 20;

@@ -1,6 +1,6 @@
 //! Two sides, measured in turns.
 
-use crate::Outcome;
+use frazil_bench_common::{Outcome, median};
 
 /// Who is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,6 @@ pub(crate) fn print(title: &str, peer: &str, rows: &[Row], show: impl Fn(f64) ->
         let [frazil, peer] = [&row.frazil, &row.peer].map(|times| show(median(times.iter().copied())));
         println!("| {} | {frazil} | {peer} | {:.2} |", row.name, row.speed());
     }
-}
-
-/// The middle of some measurements.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
