@@ -52,6 +52,11 @@ pub fn covering(canonical: &Path) -> Option<Mount> {
     table().into_iter().filter(covers).max_by_key(|mount| mount.mount_point.components().count())
 }
 
+/// The first mount of the filesystem with this number ([`Mount::number`]), wherever it is.
+pub fn numbered(number: &str) -> Option<Mount> {
+    table().into_iter().find(|mount| mount.number == number)
+}
+
 /// Parses "id parent major:minor root dir options [tags…] - type source superoptions" (proc(5)).
 pub(crate) fn parse(line: &str) -> Option<Mount> {
     let (mount, filesystem) = line.split_once(" - ")?;

@@ -221,8 +221,8 @@ fn wait_for_end(events: &Receiver<Event>) {
 }
 
 /// Unmounts the volume at `dir`, which another process serves, and waits until that one has closed the devices, unless it is mounted elsewhere, too. Who only looks at all mounts (df)
-/// uses it for as long as the answer takes, and is waited for.
-pub fn umount(dir: &Path) -> Result<(), Error> {
+/// uses it for as long as the answer takes, and is waited for. Returns whether that was the last mount of it.
+pub fn umount(dir: &Path) -> Result<bool, Error> {
     let not_mounted = || Error::NotMounted(dir.to_path_buf());
     let canonical = dir.canonicalize().map_err(|_| not_mounted())?;
     let mount = mounts::at(&canonical).filter(|mount| mount.fs_type == FS_TYPE).ok_or_else(not_mounted)?;
@@ -235,14 +235,13 @@ pub fn umount(dir: &Path) -> Result<(), Error> {
         }
     }
     // The same filesystem may be mounted elsewhere too (`mount --bind`): then it goes on.
-    let goes_on = mounts::table().iter().any(|other| other.number == mount.number);
-    if goes_on {
-        return Ok(());
+    if mounts::numbered(&mount.number).is_some() {
+        return Ok(false);
     }
     if let Some(server) = server.filter(|&pid| pid != rustix::process::getpid()) {
         wait_for_release(server, &devices_of(&mount.source));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The process that serves this mount; `None` if it is dead or not ours to ask.

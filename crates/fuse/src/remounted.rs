@@ -22,7 +22,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 /// Whether the filesystem with this number is mounted read-only; `None` if it is not mounted any more.
 fn is_read_only(number: &str) -> Option<bool> {
-    mounts::table().into_iter().find(|mount| mount.number == number).map(|mount| mount.read_only)
+    mounts::numbered(number).map(|mount| mount.read_only)
 }
 
 /// Makes the volume what its mount is, and returns when it is so.

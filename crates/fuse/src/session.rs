@@ -397,12 +397,8 @@ impl<F: Filesystem> Session<F> {
                 Answer::Reply(delivered.map(|delivered| reply.ioctl(&delivered)))
             }
             _ => match self.adapter.answer(request, reply) {
-                Answer::Refused if self.became_writable() => match self.adapter.answer(request, reply) {
-                    // It was made read-only again meanwhile.
-                    Answer::Refused => REFUSED,
-                    answer => answer,
-                },
-                Answer::Refused => REFUSED,
+                // Once: if it is refused again it was made read-only again.
+                Answer::Refused if self.became_writable() => self.adapter.answer(request, reply),
                 answer => answer,
             },
         }
@@ -426,9 +422,6 @@ impl<F: Filesystem> Session<F> {
         }
     }
 }
-
-/// The answer to who wants to change something that cannot be changed.
-const REFUSED: Answer = Answer::Reply(Err(Errno::ROFS));
 
 /// What became of a request that was read.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -120,12 +120,7 @@ fn show(dir: &std::path::Path, json: bool, out: &mut Out) -> Outcome {
         "owner", heads[0], heads[1], heads[2], heads[3], heads[4], heads[5]
     )?;
     for report in &reports {
-        let kind = match report.kind {
-            QuotaOwner::User => "user",
-            QuotaOwner::Group => "group",
-            QuotaOwner::Project => "project",
-        };
-        let owner = format!("{kind} {}", report.id);
+        let owner = format!("{} {}", report.kind.name(), report.id);
         write!(out, "{owner:18}")?;
         columns(&report.space, |bytes| Size(bytes).to_string(), out)?;
         columns(&report.inodes, |count| count.to_string(), out)?;

@@ -78,11 +78,8 @@ impl<F: Filesystem> Commands for MountCommands<F> {
             Request::Status => value(&self.status(&session)?),
             Request::Usage => value(&usage(fs)?),
             Request::Subvolumes => {
-                let mut said = true;
-                for subvolume in subvolumes(fs)? {
-                    said = said && part(value(&report(&subvolume))?).is_ok();
-                }
-                Ok(Value::Null)
+                let reports = subvolumes(fs)?;
+                in_parts(reports.iter().map(report), part)
             }
             Request::CreateSubvolume { path, umask } => {
                 let (dir, name) = place(fs, &path)?;
@@ -98,13 +95,7 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                 tell_of_name(&session, dir, name);
                 value(&report_of(fs, made.node.subvol)?)
             }
-            Request::Quotas => {
-                let mut said = true;
-                for owner in quota::reports(writer(fs)?)? {
-                    said = said && part(value(&owner)?).is_ok();
-                }
-                Ok(Value::Null)
-            }
+            Request::Quotas => in_parts(quota::reports(writer(fs)?)?.into_iter(), part),
             Request::SetQuota { owner, id, space, inodes } => {
                 // Not because of who may use this socket, but because limits are for those who mount their own.
                 if peer.uid != 0 {
@@ -207,6 +198,18 @@ impl<F: Filesystem> MountCommands<F> {
 
 fn value(report: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(report).map_err(|e| Failure::new(Code::IO, e))
+}
+
+/// An answer that is nothing but its parts. Who does not listen any more is told no more of them.
+fn in_parts(
+    mut reports: impl Iterator<Item = impl Serialize>,
+    part: &mut TakePart<'_>,
+) -> Result<Value, Failure> {
+    let mut said = true;
+    while said && let Some(report) = reports.next() {
+        said = part(value(&report)?).is_ok();
+    }
+    Ok(Value::Null)
 }
 
 fn usage<F: Filesystem>(fs: &F) -> Result<UsageReport, Failure> {

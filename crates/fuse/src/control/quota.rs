@@ -63,6 +63,11 @@ impl QuotaOwner {
         }
     }
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.kind().name()
+    }
+
     fn kind(self) -> QuotaKind {
         match self {
             QuotaOwner::User => QuotaKind::User,
@@ -90,7 +95,7 @@ impl QuotaLimit {
 
 /// Everybody who uses something or has a limit.
 pub(super) fn reports(fs: &WriteFs) -> Result<Vec<OwnerReport>, Failure> {
-    if !QuotaKind::ALL.into_iter().any(|kind| fs.quota_kinds().is_on(kind)) {
+    if !fs.quota_kinds().any() {
         return Err(Failure::new(Code::OPNOTSUPP, "quotas are not on in this volume"));
     }
     let report = |QuotaReport { kind, id, space, inodes }| OwnerReport {

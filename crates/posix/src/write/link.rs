@@ -187,7 +187,7 @@ impl Op<'_, '_> {
             return Ok(false);
         }
         self.remove_inode(dir.place.pos(0, dir.inum.0), &dir.inode);
-        self.note_removed(dir);
+        self.note(dir, None);
         Ok(true)
     }
 }

@@ -168,7 +168,7 @@ impl<'a, 'e> Op<'a, 'e> {
     /// Writes an inode back.
     pub(crate) fn put(&mut self, object: &Object) {
         self.put_version(object.place.pos(0, object.inum.0), &object.inode);
-        self.note_put(object);
+        self.note(object, Some(&object.inode));
     }
 
     /// Writes one version of an inode.

@@ -20,7 +20,6 @@ use frazil_ondisk::units::{Inum, Sectors, SnapshotId, SubvolId};
 use frazil_ondisk::values::inode::{Inode, InodeOpt};
 use frazil_ondisk::values::quota::{Limit, Quota, TYPES};
 use frazil_ondisk::values::snapshot::Snapshot;
-use frazil_ondisk::values::subvolume::Subvolume;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
 use parking_lot::{Mutex, RwLock};
 
@@ -61,6 +60,11 @@ impl QuotaKinds {
     pub fn of(superblock: &Superblock) -> QuotaKinds {
         let flags = &superblock.flags;
         QuotaKinds([flags.usrquota(), flags.grpquota(), flags.prjquota()])
+    }
+
+    /// Whether any is on.
+    pub fn any(self) -> bool {
+        self != QuotaKinds::default()
     }
 
     /// Whether a kind is on.
@@ -189,6 +193,11 @@ impl Drop for Charge<'_> {
 }
 
 impl Account {
+    fn set(&mut self, limits: &Quota) {
+        let [space, inodes] = &mut self.0;
+        (space.limit, inodes.limit) = (limits.space, limits.inodes);
+    }
+
     fn add(&mut self, sum: [i64; RESOURCES]) {
         for (resource, change) in self.0.iter_mut().zip(sum) {
             resource.used += change;
@@ -286,11 +295,21 @@ impl Quotas {
     }
 
     fn are_on(&self) -> bool {
-        self.kinds != QuotaKinds::default()
+        self.kinds.any()
     }
 
     fn counts(&self, subvol: SubvolId) -> bool {
         self.are_on() && self.counted.read().contains(&subvol)
+    }
+
+    /// A subvolume is unlinked, so nothing in it changes any more: what it held counts no longer.
+    fn stop_counting(&self, names: &Namespace, subvol: SubvolId, view: &View) {
+        if !self.counted.write().remove(&subvol) {
+            return;
+        }
+        if let Err(error) = self.count_all(&names.btrees, view, -1) {
+            tracing::warn!("what subvolume {subvol} used counts for quotas until the next mount: {error}");
+        }
     }
 
     /// Charges a transaction.
@@ -328,25 +347,6 @@ impl Quotas {
         }
         charge.sums = sums;
         Ok(charge)
-    }
-}
-
-impl Quotas {
-    /// A subvolume is unlinked, so nothing in it changes any more: what it held counts no longer.
-    fn stop_counting(&self, names: &Namespace, subvol: SubvolId, view: &View) {
-        if !self.counted.write().remove(&subvol) {
-            return;
-        }
-        if let Err(error) = self.count_all(&names.btrees, view, -1) {
-            tracing::warn!("what subvolume {subvol} used counts for quotas until the next mount: {error}");
-        }
-    }
-}
-
-impl Account {
-    fn set(&mut self, limits: &Quota) {
-        let [space, inodes] = &mut self.0;
-        (space.limit, inodes.limit) = (limits.space, limits.inodes);
     }
 }
 
@@ -420,17 +420,10 @@ impl Op<'_, '_> {
         self.quota.limited |= !caller.privileged;
     }
 
-    /// An object was written.
-    pub(crate) fn note_put(&mut self, object: &Object) {
+    /// An object was written or, with `None`, removed.
+    pub(crate) fn note(&mut self, object: &Object, is: Option<&Inode>) {
         if self.counts(object.place.subvol) {
-            self.quota.note(object.node(), object.was, Some(Owned::of(&object.inode)));
-        }
-    }
-
-    /// An object was removed.
-    pub(crate) fn note_removed(&mut self, object: &Object) {
-        if self.counts(object.place.subvol) {
-            self.quota.note(object.node(), object.was, None);
+            self.quota.note(object.node(), object.was, is.map(Owned::of));
         }
     }
 
@@ -462,11 +455,9 @@ impl Op<'_, '_> {
             return Ok(None);
         }
         let node = self.get_snapshot(snapshot)?;
-        let is_leaf = node.flags & Snapshot::SUBVOL != 0;
-        let record: Option<Subvolume> = match is_leaf {
-            true => self.find_place(node.subvol)?.map(|place| place.record),
-            false => None,
-        };
-        Ok(record.map(|_| node.subvol).filter(|subvol| self.counts(*subvol)))
+        if node.flags & Snapshot::SUBVOL == 0 || !self.counts(node.subvol) {
+            return Ok(None);
+        }
+        Ok(self.find_place(node.subvol)?.map(|place| place.subvol))
     }
 }

@@ -83,12 +83,8 @@ pub(crate) fn umount(args: &UmountArgs) -> Outcome {
 fn umount_one(dir: &Path) -> Result<(), Stop> {
     let mounted = dir.canonicalize().ok().and_then(|dir| mounts::at(&dir)).filter(|mount| !mount.read_only);
     let mounted = mounted.filter(|_| !was_stopped(dir));
-    frazil_fuse::umount(dir).map_err(Stop::failed)?;
-    let Some(mounted) = mounted else { return Ok(()) };
-    if mounts::table().iter().any(|other| other.number == mounted.number) {
-        // It goes on elsewhere.
-        return Ok(());
-    }
+    let ended = frazil_fuse::umount(dir).map_err(Stop::failed)?;
+    let Some(mounted) = mounted.filter(|_| ended) else { return Ok(()) };
     for device in split_devices(&[mounted.source.into()]) {
         // What cannot be looked at any more was pulled out, and that is not what was asked for.
         let clean = peek(&device).map(|file| read_superblock(&file).is_ok_and(|sb| sb.flags.clean()));
