@@ -70,12 +70,7 @@ pub trait Device: Send + Sync + Debug {
 
     /// Fills `bufs`, one after the other, from one contiguous range.
     fn read_vectored_at(&self, offset_bytes: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<()> {
-        let mut at = offset_bytes;
-        for buf in bufs {
-            self.read_at(at, buf)?;
-            at += buf.len() as u64;
-        }
-        Ok(())
+        read_each(offset_bytes, bufs, |at, buf| self.read_at(at, buf))
     }
 
     /// Writes all of `data`. After an error the range holds old and new bytes in any mixture.
@@ -83,12 +78,7 @@ pub trait Device: Send + Sync + Debug {
 
     /// Writes `bufs`, one after the other, to one contiguous range.
     fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        let mut at = offset_bytes;
-        for buf in bufs {
-            self.write_at(at, buf)?;
-            at += buf.len() as u64;
-        }
-        Ok(())
+        write_each(offset_bytes, bufs, |at, buf| self.write_at(at, buf))
     }
 
     /// Writes all of `data` and returns when these bytes are stable. Earlier writes are promised nothing.
@@ -116,6 +106,34 @@ pub trait Device: Send + Sync + Debug {
     fn size_sectors(&self) -> u64 {
         self.size_bytes() / SECTOR_BYTES
     }
+}
+
+/// Reads into one buffer after the other.
+pub(crate) fn read_each(
+    offset_bytes: u64,
+    bufs: &mut [IoSliceMut<'_>],
+    read: impl Fn(u64, &mut [u8]) -> Result<()>,
+) -> Result<()> {
+    let mut at = offset_bytes;
+    for buf in bufs {
+        read(at, buf)?;
+        at += buf.len() as u64;
+    }
+    Ok(())
+}
+
+/// Writes one buffer after the other.
+pub(crate) fn write_each(
+    offset_bytes: u64,
+    bufs: &[IoSlice<'_>],
+    write: impl Fn(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut at = offset_bytes;
+    for buf in bufs {
+        write(at, buf)?;
+        at += buf.len() as u64;
+    }
+    Ok(())
 }
 
 /// Zeroes a range with ordinary writes, a bounded piece at a time: for devices that have nothing better.
@@ -179,49 +197,4 @@ pub(crate) fn check_writable(
         return Err(Error::ReadOnly { device: device.name().clone(), op, offset_bytes, len_bytes });
     }
     check_range(device, op, offset_bytes, len_bytes)
-}
-
-impl<D: Device + ?Sized> Device for Arc<D> {
-    fn name(&self) -> &Arc<str> {
-        (**self).name()
-    }
-    fn size_bytes(&self) -> u64 {
-        (**self).size_bytes()
-    }
-    fn logical_block_bytes(&self) -> u32 {
-        (**self).logical_block_bytes()
-    }
-    fn physical_block_bytes(&self) -> u32 {
-        (**self).physical_block_bytes()
-    }
-    fn is_read_only(&self) -> bool {
-        (**self).is_read_only()
-    }
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        (**self).read_at(offset_bytes, buf)
-    }
-    fn read_vectored_at(&self, offset_bytes: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<()> {
-        (**self).read_vectored_at(offset_bytes, bufs)
-    }
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
-        (**self).write_at(offset_bytes, data)
-    }
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        (**self).write_vectored_at(offset_bytes, bufs)
-    }
-    fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
-        (**self).write_fua_at(offset_bytes, data)
-    }
-    fn flush(&self) -> Result<()> {
-        (**self).flush()
-    }
-    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        (**self).discard(offset_bytes, len_bytes)
-    }
-    fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        (**self).zero(offset_bytes, len_bytes)
-    }
-    fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
-        (**self).advise(offset_bytes, len_bytes, advice);
-    }
 }

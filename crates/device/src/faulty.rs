@@ -21,7 +21,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::device::{gather, scatter};
 use crate::rng::Rng;
-use crate::{Advice, Device, Errno, Error, Op, Result, SECTOR_BYTES};
+use crate::{Device, Errno, Error, Op, Result, SECTOR_BYTES};
 
 /// What a fault does when it strikes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,25 +253,11 @@ impl FaultyDevice {
     }
 }
 
-impl Device for FaultyDevice {
-    fn name(&self) -> &Arc<str> {
-        self.inner.name()
-    }
+impl crate::Wrapper for FaultyDevice {
+    type Inner = dyn Device;
 
-    fn size_bytes(&self) -> u64 {
-        self.inner.size_bytes()
-    }
-
-    fn logical_block_bytes(&self) -> u32 {
-        self.inner.logical_block_bytes()
-    }
-
-    fn physical_block_bytes(&self) -> u32 {
-        self.inner.physical_block_bytes()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.inner.is_read_only()
+    fn inner(&self) -> &Self::Inner {
+        &*self.inner
     }
 
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
@@ -282,19 +268,19 @@ impl Device for FaultyDevice {
             }
             Some(Effect::Lose) => Ok(()),
             Some(Effect::Corrupt { seed }) => {
-                self.inner.read_at(offset_bytes, buf)?;
+                self.inner().read_at(offset_bytes, buf)?;
                 if !buf.is_empty() {
                     let bit = Rng::new(seed ^ offset_bytes).below(len_bytes * 8);
                     buf[(bit / 8) as usize] ^= 1 << (bit % 8);
                 }
                 Ok(())
             }
-            Some(Effect::Hang) | None => self.inner.read_at(offset_bytes, buf),
+            Some(Effect::Hang) | None => self.inner().read_at(offset_bytes, buf),
         }
     }
 
     fn read_vectored_at(&self, offset_bytes: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<()> {
-        scatter(bufs, |whole| self.read_at(offset_bytes, whole))
+        scatter(bufs, |whole| Device::read_at(self, offset_bytes, whole))
     }
 
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
@@ -302,7 +288,7 @@ impl Device for FaultyDevice {
     }
 
     fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        self.write_at(offset_bytes, &gather(bufs))
+        Device::write_at(self, offset_bytes, &gather(bufs))
     }
 
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
@@ -310,19 +296,15 @@ impl Device for FaultyDevice {
     }
 
     fn flush(&self) -> Result<()> {
-        self.run(Op::Flush, 0, 0, || self.inner.flush())
+        self.run(Op::Flush, 0, 0, || self.inner().flush())
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.run(Op::Discard, offset_bytes, len_bytes, || self.inner.discard(offset_bytes, len_bytes))
+        self.run(Op::Discard, offset_bytes, len_bytes, || self.inner().discard(offset_bytes, len_bytes))
     }
 
     fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.run(Op::Zero, offset_bytes, len_bytes, || self.inner.zero(offset_bytes, len_bytes))
-    }
-
-    fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
-        self.inner.advise(offset_bytes, len_bytes, advice);
+        self.run(Op::Zero, offset_bytes, len_bytes, || self.inner().zero(offset_bytes, len_bytes))
     }
 }
 

@@ -7,7 +7,7 @@
 //! * [`MemDevice`]: sparse memory, with snapshots that cost nothing until written;
 //! * [`ThinDevice`]: a device that promises more space than its pool has, like dm-thin,
 //!
-//! or one of these around another device:
+//! or a [`Wrapper`] around another device, in this crate
 //!
 //! * [`FaultyDevice`]: fails, tears, loses or corrupts chosen operations;
 //! * [`RecordingDevice`]: remembers every write and flush, to build the images a [`Crash`] may leave; several with one clock
@@ -32,6 +32,7 @@ mod set;
 pub mod stamped;
 pub mod thin;
 pub mod waiting;
+mod wrapper;
 
 pub use crash::{Crash, Crashes};
 pub use device::{Advice, Device, SECTOR_BYTES};
@@ -42,3 +43,4 @@ pub use memory::MemDevice;
 pub use recording::{Contents, Event, Log, RecordingDevice};
 pub use set::DeviceSet;
 pub use thin::{ThinDevice, ThinPool, WhenFull};
+pub use wrapper::Wrapper;

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 
 use crate::crash::{Crash, Crashes};
 use crate::device::gather;
-use crate::{Advice, Device, Error, MemDevice, Result, SECTOR_BYTES};
+use crate::{Device, Error, MemDevice, Result, SECTOR_BYTES};
 
 /// New contents of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,64 +185,42 @@ fn range(offset_bytes: u64, len_bytes: u64) -> Range<u64> {
     offset_bytes..offset_bytes.saturating_add(len_bytes)
 }
 
-impl Device for RecordingDevice {
-    fn name(&self) -> &Arc<str> {
-        self.inner.name()
-    }
+impl crate::Wrapper for RecordingDevice {
+    type Inner = dyn Device;
 
-    fn size_bytes(&self) -> u64 {
-        self.inner.size_bytes()
-    }
-
-    fn logical_block_bytes(&self) -> u32 {
-        self.inner.logical_block_bytes()
-    }
-
-    fn physical_block_bytes(&self) -> u32 {
-        self.inner.physical_block_bytes()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.inner.is_read_only()
-    }
-
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        self.inner.read_at(offset_bytes, buf)
+    fn inner(&self) -> &Self::Inner {
+        &*self.inner
     }
 
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         let range = range(offset_bytes, data.len() as u64);
-        self.change(range, Some(data), false, || self.inner.write_at(offset_bytes, data))
+        self.change(range, Some(data), false, || self.inner().write_at(offset_bytes, data))
     }
 
     fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        self.write_at(offset_bytes, &gather(bufs))
+        Device::write_at(self, offset_bytes, &gather(bufs))
     }
 
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         let range = range(offset_bytes, data.len() as u64);
-        self.change(range, Some(data), true, || self.inner.write_fua_at(offset_bytes, data))
+        self.change(range, Some(data), true, || self.inner().write_fua_at(offset_bytes, data))
     }
 
     fn flush(&self) -> Result<()> {
         let mut events = self.events.lock();
-        self.inner.flush()?;
+        self.inner().flush()?;
         events.push(Event::Flush);
         Ok(())
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         self.change(range(offset_bytes, len_bytes), None, false, || {
-            self.inner.discard(offset_bytes, len_bytes)
+            self.inner().discard(offset_bytes, len_bytes)
         })
     }
 
     fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.change(range(offset_bytes, len_bytes), None, false, || self.inner.zero(offset_bytes, len_bytes))
-    }
-
-    fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
-        self.inner.advise(offset_bytes, len_bytes, advice);
+        self.change(range(offset_bytes, len_bytes), None, false, || self.inner().zero(offset_bytes, len_bytes))
     }
 }
 

@@ -47,30 +47,31 @@ impl Stamped {
     }
 }
 
-impl Device for Stamped {
-    fn name(&self) -> &Arc<str> {
-        self.recorder.name()
+impl crate::Wrapper for Stamped {
+    type Inner = RecordingDevice;
+
+    fn inner(&self) -> &Self::Inner {
+        &self.recorder
     }
-    fn size_bytes(&self) -> u64 {
-        self.recorder.size_bytes()
-    }
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        self.recorder.read_at(offset_bytes, buf)
-    }
+
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         self.stamp();
-        self.recorder.write_at(offset_bytes, data)
+        Device::write_at(self.inner(), offset_bytes, data)
     }
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         self.stamp();
-        self.recorder.write_fua_at(offset_bytes, data)
+        Device::write_fua_at(self.inner(), offset_bytes, data)
     }
     fn flush(&self) -> Result<()> {
         self.stamp();
-        self.recorder.flush()
+        Device::flush(self.inner())
     }
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         self.stamp();
-        self.recorder.discard(offset_bytes, len_bytes)
+        Device::discard(self.inner(), offset_bytes, len_bytes)
+    }
+    fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
+        self.stamp();
+        Device::zero(self.inner(), offset_bytes, len_bytes)
     }
 }

@@ -17,7 +17,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use frazil_device::{Advice, Device, DeviceSet, Result};
+use frazil_device::{Device, DeviceSet, Result};
 use frazil_journal::engine::{Clock, NoSpace};
 use parking_lot::{Condvar, Mutex};
 
@@ -118,61 +118,31 @@ impl std::fmt::Debug for Patience {
     }
 }
 
-impl Device for Patient {
-    fn name(&self) -> &Arc<str> {
-        self.device.name()
-    }
+impl frazil_device::Wrapper for Patient {
+    type Inner = dyn Device;
 
-    fn size_bytes(&self) -> u64 {
-        self.device.size_bytes()
-    }
-
-    fn logical_block_bytes(&self) -> u32 {
-        self.device.logical_block_bytes()
-    }
-
-    fn physical_block_bytes(&self) -> u32 {
-        self.device.physical_block_bytes()
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.device.is_read_only()
-    }
-
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        self.device.read_at(offset_bytes, buf)
+    fn inner(&self) -> &Self::Inner {
+        &*self.device
     }
 
     fn read_vectored_at(&self, offset_bytes: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<()> {
-        self.device.read_vectored_at(offset_bytes, bufs)
+        self.inner().read_vectored_at(offset_bytes, bufs)
     }
 
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
-        self.patience.write(|| self.device.write_at(offset_bytes, data))
+        self.patience.write(|| self.inner().write_at(offset_bytes, data))
     }
 
     fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        self.patience.write(|| self.device.write_vectored_at(offset_bytes, bufs))
+        self.patience.write(|| self.inner().write_vectored_at(offset_bytes, bufs))
     }
 
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
-        self.patience.write(|| self.device.write_fua_at(offset_bytes, data))
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.device.flush()
-    }
-
-    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.device.discard(offset_bytes, len_bytes)
+        self.patience.write(|| self.inner().write_fua_at(offset_bytes, data))
     }
 
     fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.patience.write(|| self.device.zero(offset_bytes, len_bytes))
-    }
-
-    fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
-        self.device.advise(offset_bytes, len_bytes, advice);
+        self.patience.write(|| self.inner().zero(offset_bytes, len_bytes))
     }
 }
 

@@ -305,25 +305,13 @@ struct Advised {
     advice: Mutex<Vec<(Advice, u64, u64)>>,
 }
 
-impl Device for Advised {
-    fn name(&self) -> &Arc<str> {
-        self.inner.name()
+impl frazil_device::Wrapper for Advised {
+    type Inner = dyn Device;
+
+    fn inner(&self) -> &Self::Inner {
+        &*self.inner
     }
-    fn size_bytes(&self) -> u64 {
-        self.inner.size_bytes()
-    }
-    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> frazil_device::Result<()> {
-        self.inner.read_at(offset_bytes, buf)
-    }
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> frazil_device::Result<()> {
-        self.inner.write_at(offset_bytes, data)
-    }
-    fn flush(&self) -> frazil_device::Result<()> {
-        self.inner.flush()
-    }
-    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> frazil_device::Result<()> {
-        self.inner.discard(offset_bytes, len_bytes)
-    }
+
     fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
         self.advice.lock().push((advice, offset_bytes, len_bytes));
     }
