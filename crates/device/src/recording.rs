@@ -220,7 +220,9 @@ impl crate::Wrapper for RecordingDevice {
     }
 
     fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.change(range(offset_bytes, len_bytes), None, false, || self.inner().zero(offset_bytes, len_bytes))
+        self.change(range(offset_bytes, len_bytes), None, false, || {
+            self.inner().zero(offset_bytes, len_bytes)
+        })
     }
 }
 
