@@ -23,7 +23,6 @@ use crate::errno::Errno;
 use crate::filesystem::Filesystem;
 use crate::node_ids::{FuseId, NodeIds};
 use crate::notify::ThroughCache;
-use crate::removals::Removals;
 use crate::reply::{FOR_EVER, NOT_AT_ALL, Reply, Shown};
 use crate::request::{Op, Request, forget_pairs};
 use crate::writer;
@@ -35,10 +34,7 @@ pub(crate) const READ_BYTES_MAX: u32 = 1 << 20;
 /// another thread to come in, and the other core can work on the next one meanwhile.
 pub(crate) const LONG_BYTES: u32 = 64 << 10;
 
-/// The removal of a file with at least so many 512-byte sectors counts as a wait.
-const LONG_REMOVAL_SECTORS: u64 = 32 << 11;
-
-/// How long the removal of files is waited for by who asks how much space there is, and by who found none.
+/// How long the removal of files is waited for by who asks how much space there is, and by who found none, or no more of his quota.
 const STATFS_WAIT_MAX: Duration = Duration::from_secs(2);
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -59,7 +55,6 @@ pub(crate) struct Adapter<F> {
     pub(crate) demand: Demand,
     /// The kernel opens files, and directories, without asking if told so once.
     pub(crate) opens_itself: (bool, bool),
-    removals: Removals,
     pub(crate) through_cache: ThroughCache,
     pub(crate) accesses: Accesses,
 }
@@ -85,9 +80,9 @@ impl<F: Filesystem> Adapter<F> {
         let names_valid = if folding { NOT_AT_ALL } else { FOR_EVER };
         let shown = Shown { block_bytes: fs.statfs()?.block_bytes, valid: FOR_EVER, names_valid };
         let (ids, demand) = (NodeIds::default(), Demand::default());
-        let (removals, through_cache) = (Removals::default(), ThroughCache::default());
+        let through_cache = ThroughCache::default();
         let opens_itself = (false, false);
-        Ok(Adapter { fs, ids, shown, demand, opens_itself, removals, through_cache, accesses })
+        Ok(Adapter { fs, ids, shown, demand, opens_itself, through_cache, accesses })
     }
 
     /// Fills in the body of the reply.
@@ -156,7 +151,7 @@ impl<F: Filesystem> Adapter<F> {
                 directory::list(self, node, directory::Range { offset, size, plus }, reply)?;
             }
             Op::Statfs => {
-                self.wait_for_removals(STATFS_WAIT_MAX);
+                self.finish_removals(None, STATFS_WAIT_MAX);
                 reply.statfs(&self.fs.statfs()?);
             }
             Op::Getxattr { name, size } => self.getxattr(node, name, size, reply)?,
@@ -176,7 +171,9 @@ impl<F: Filesystem> Adapter<F> {
             },
             Op::Change(ref change) => match front {
                 Some(front) => match writer::answer(self, front, request, (node, change), reply) {
-                    Err(Errno::NOSPC) if self.wait_for_removals(ROOM_WAIT_MAX) => {
+                    Err(Errno::NOSPC | Errno::DQUOT)
+                        if self.finish_removals(Some(front), ROOM_WAIT_MAX) =>
+                    {
                         reply.clear();
                         writer::answer(self, front, request, (node, change), reply)?;
                     }
@@ -215,25 +212,19 @@ impl<F: Filesystem> Adapter<F> {
     fn forget(&self, id: FuseId, lookups: u64) {
         let node = self.ids.node(id);
         self.ids.forget(id, lookups);
-        let (Some(fs), Some(node)) = (self.fs.writer(), node) else { return };
-        let large = |attr: Attr| attr.nlink == 0 && attr.sectors >= LONG_REMOVAL_SECTORS;
-        // Before the next request can be read.
-        let _removal = fs.getattr(node).is_ok_and(large).then(|| {
-            let removal = self.removals.begin();
-            waiting::about_to_wait();
-            removal
-        });
-        fs.release(node, lookups);
+        if let (Some(fs), Some(node)) = (self.fs.writer(), node) {
+            fs.release(node, lookups);
+        }
     }
 
-    /// Waits until what is being removed is gone, but not for ever. Whether there was anything.
-    fn wait_for_removals(&self, longest: Duration) -> bool {
-        let any = self.removals.any();
-        if any {
-            waiting::about_to_wait();
-            self.removals.wait(longest);
+    /// Removes what nobody uses any more, which takes a moment. Whether there was anything.
+    fn finish_removals(&self, front: Option<&Front<'_>>, longest: Duration) -> bool {
+        let Some(fs) = self.fs.writer().filter(|fs| fs.has_removals()) else { return false };
+        waiting::about_to_wait();
+        match front {
+            Some(front) => front.finish_removals(longest),
+            None => fs.wait_for_removals(longest),
         }
-        any
     }
 
     /// "." and ".." are asked for by the kernel's NFS server only, which finds an object again by its number.

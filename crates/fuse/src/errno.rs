@@ -10,6 +10,7 @@ use rustix::io::Errno as Code;
 pub(crate) struct Errno(Code);
 
 impl Errno {
+    pub(crate) const DQUOT: Errno = Errno(Code::DQUOT);
     pub(crate) const FBIG: Errno = Errno(Code::FBIG);
     pub(crate) const INTR: Errno = Errno(Code::INTR);
     pub(crate) const INVAL: Errno = Errno(Code::INVAL);

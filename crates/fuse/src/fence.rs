@@ -2,8 +2,8 @@
 //!
 //! Who removes a file and then asks how much room there is (`statfs`) counts on the file being gone. The kernel tells us that it forgets the file before the
 //! system call that removed it returns, so earlier; but it keeps what it forgets in a queue of its own, which it lets wait behind up to eight other requests. So
-//! `statfs` is kept back, by the thread whose turn it is, until the kernel has nothing left that was not read. What is read before is at least begun when the
-//! next is read ([`crate::removals`]), so then the answer is right. A freeze makes such a request, too, before it closes the second gate
+//! `statfs` is kept back, by the thread whose turn it is, until the kernel has nothing left that was not read. What was forgotten before is known to
+//! the volume when the next is read ([`WriteFs::release`](frazil_posix::write::WriteFs::release)), so then the answer is right. A freeze makes such a request, too, before it closes the second gate
 //! ([`crate::attach::sync_pages`]).
 //!
 //! Others may ask without end. So it is not kept back longer than a number of requests within which the kernel lets everything through that it forgets.

@@ -59,7 +59,6 @@ mod notify;
 mod parked;
 mod remount;
 mod remounted;
-mod removals;
 mod reply;
 mod request;
 mod session;

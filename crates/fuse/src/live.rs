@@ -1,7 +1,7 @@
 //! The life of a volume that is mounted for writing.
 //!
-//! It is served like any other filesystem. Beside that a thread deletes, in small steps, what removed subvolumes leave behind, and files that lost their last user while the
-//! volume was frozen: as soon as it can be changed again, and when it is frozen again before that, then the freeze itself does it first, so that the copy is clean.
+//! It is served like any other filesystem. Beside that a thread deletes, in small steps, what removed subvolumes leave behind, and files without a name that lost their last user: a moment
+//! later, so that many go with one transaction, or after a freeze, if that happened while the volume was frozen. When it is to be frozen before that, then the freeze itself does it first, so that the copy is clean.
 //! [`Writable::stop`] comes when the mount is gone and nobody asks any more:
 //! files without a name go, everything is written back, and the volume is marked clean.
 
@@ -15,6 +15,9 @@ use parking_lot::{Condvar, Mutex};
 
 /// How long a deletion that failed is left alone.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long it is waited for more when there is something to do.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// A volume that can be mounted and changed. Dropping it without [`Writable::stop`] leaves it to recover at its next start.
 pub struct Writable {
@@ -83,10 +86,11 @@ impl Writable {
 }
 
 impl Bell {
-    /// There may be something to do.
+    /// There may be something to do. Said thousands of times in a second when a tree is removed.
     fn look(&self) {
-        self.state.lock().look = true;
-        self.rung.notify_all();
+        if !std::mem::replace(&mut self.state.lock().look, true) {
+            self.rung.notify_all();
+        }
     }
 
     fn end(&self) {
@@ -94,7 +98,7 @@ impl Bell {
         self.rung.notify_all();
     }
 
-    /// Waits until there is something to do, or so much time is over. False at the end.
+    /// Waits until there is something to do, and a moment longer, or until so much time is over. False at the end.
     fn wait(&self, longest: Option<Duration>) -> bool {
         let deadline = longest.map(|longest| Instant::now() + longest);
         let mut state = self.state.lock();
@@ -104,6 +108,10 @@ impl Bell {
                 Some(deadline) if self.rung.wait_until(&mut state, deadline).timed_out() => break,
                 Some(_) => {}
             }
+        }
+        if state.look && !state.end {
+            // Only the end is a reason to wake up earlier.
+            self.rung.wait_for(&mut state, GATHERING);
         }
         state.look = false;
         !state.end

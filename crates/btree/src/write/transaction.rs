@@ -127,6 +127,11 @@ impl<'e> Transaction<'e> {
         keys
     }
 
+    /// How many keys it changes so far.
+    pub fn changed(&self) -> usize {
+        self.changes.len()
+    }
+
     /// Whether everything that was read is still so.
     fn is_true(&self) -> bool {
         let _settled = self.engine.committer.lock();
@@ -149,7 +154,7 @@ impl<'e> Transaction<'e> {
 
     /// A cursor over the keys of a b-tree within `range`, in front of the first.
     pub fn cursor(&self, btree: BtreeId, range: impl RangeBounds<Bpos>) -> Cursor<'_> {
-        let lens = Lens { pending: self.pending(btree), reads: Some(&self.reads) };
+        let lens = Lens { pending: self.pending(btree, &range), reads: Some(&self.reads) };
         Cursor::new(&self.engine.trees, btree, 0, range, lens)
     }
 
@@ -205,10 +210,22 @@ impl<'e> Transaction<'e> {
         Ok(())
     }
 
-    /// The changes of a b-tree so far, as an overlay.
-    fn pending(&self, btree: BtreeId) -> Option<LevelKeys> {
+    /// The changes of a b-tree so far, as an overlay; `None` if there are none within `looked_at`.
+    fn pending(&self, btree: BtreeId, looked_at: &impl RangeBounds<Bpos>) -> Option<LevelKeys> {
         let range = at(btree, 0, Bpos::MIN)..=at(btree, 0, Bpos::MAX);
-        self.changes.range(range.clone()).next()?;
+        let from = match looked_at.start_bound() {
+            Bound::Included(&from) | Bound::Excluded(&from) => from,
+            Bound::Unbounded => Bpos::MIN,
+        };
+        let (_, first) = self.changes.range(at(btree, 0, from)..=*range.end()).next()?;
+        let ends_before = match looked_at.end_bound() {
+            Bound::Included(&to) => to < first.k.pos,
+            Bound::Excluded(&to) => to <= first.k.pos,
+            Bound::Unbounded => false,
+        };
+        if ends_before {
+            return None;
+        }
         let mut pending = self.pending.borrow_mut();
         let keys = pending.entry(btree).or_insert_with(|| {
             let mut format = FormatBuilder::new();

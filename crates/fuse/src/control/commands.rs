@@ -37,6 +37,8 @@ use crate::session::Session;
 const STRAGGLERS_MAX: usize = 4;
 /// Permission bits of a new subvolume, before the umask.
 const NEW_PERM: u16 = 0o777;
+/// How long the removal of files is waited for by who asks what space is used for, or by whom.
+const REMOVALS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The commands of one mount.
 pub(crate) struct MountCommands<F> {
@@ -95,7 +97,11 @@ impl<F: Filesystem> Commands for MountCommands<F> {
                 tell_of_name(&session, dir, name);
                 value(&report_of(fs, made.node.subvol)?)
             }
-            Request::Quotas => in_parts(quota::reports(writer(fs)?)?.into_iter(), part),
+            Request::Quotas => {
+                let fs = writer(fs)?;
+                fs.wait_for_removals(REMOVALS_WAIT_MAX);
+                in_parts(quota::reports(fs)?.into_iter(), part)
+            }
             Request::SetQuota { owner, id, space, inodes } => {
                 // Not because of who may use this socket, but because limits are for those who mount their own.
                 if peer.uid != 0 {
@@ -213,7 +219,9 @@ fn in_parts(
 }
 
 fn usage<F: Filesystem>(fs: &F) -> Result<UsageReport, Failure> {
-    if let Some(live) = fs.writer().map(WriteFs::live) {
+    if let Some(fs) = fs.writer() {
+        fs.wait_for_removals(REMOVALS_WAIT_MAX);
+        let live = fs.live();
         let view = live.superblock().view();
         return Ok(UsageReport::of(&view.superblock, &view.members, live.devices(), &live.space().usage()));
     }

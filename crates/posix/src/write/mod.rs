@@ -89,6 +89,7 @@ use data::ContentLocks;
 use holds::Holds;
 use numbers::Numbers;
 use quota::Quotas;
+use remove::Doomed;
 
 pub use access::AccessTimes;
 pub use attributes::{SetAttr, SetTime};
@@ -134,8 +135,8 @@ pub struct WriteFs {
     /// snapshots for writing (spec 40 §13.5).
     pub(crate) snapshot_gate: RwLock<()>,
     content: ContentLocks,
-    /// Released while nothing could be changed: to be looked at later.
-    released: Mutex<Vec<NodeId>>,
+    /// Released, and to be removed.
+    doomed: Doomed,
     /// Called when there is something for the background.
     on_left: OnceLock<Box<OnLeft>>,
     logged: LoggedLosses,
@@ -183,7 +184,7 @@ impl WriteFs {
             holds: Holds::default(),
             snapshot_gate: RwLock::default(),
             content: ContentLocks::default(),
-            released: Mutex::default(),
+            doomed: Doomed::default(),
             on_left: OnceLock::new(),
             logged: LoggedLosses::default(),
             deleted_subvol_max: AtomicU32::new(0),

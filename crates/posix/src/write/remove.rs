@@ -7,12 +7,20 @@
 //!
 //! What is removed is one version of the inode, that of one snapshot. The version above it may be dead too, kept only for this one; then it goes
 //! next.
+//!
+//! Nobody waits for a file to go that nobody uses any more. So what is let go of is collected ([`WriteFs::release`]), and whoever works in the
+//! background removes many of them with one transaction ([`Front::remove_released`]): `rm -r` lets go of thousands. Who counts on the room that they
+//! occupied removes them himself, and waits for those that others are removing ([`Front::finish_removals`]).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use frazil_btree::View;
 use frazil_ondisk::units::{Inum, Sectors, SnapshotId, SubvolId};
 use frazil_ondisk::values::inode::Inode;
 use frazil_ondisk::{Bpos, BtreeId};
-use frazil_volume::lifecycle::{FrontKind, NotNow};
+use frazil_volume::lifecycle::FrontKind;
+use parking_lot::{Condvar, Mutex};
 
 use super::WriteFs;
 use super::front::Front;
@@ -26,6 +34,75 @@ use crate::namespace::decode_inode;
 
 /// Keys that a transaction takes out of hash tables.
 const KEYS_MAX: usize = 64;
+
+/// A transaction that has changed so many keys does not begin with another inode. One with nothing in it takes two.
+const TOGETHER_KEYS_MAX: usize = 128;
+
+/// Inodes that are looked at for one transaction.
+const TOGETHER_MAX: usize = 64;
+
+/// If so many wait to be removed, who lets go of another one removes some: he is faster than the background.
+const WAITING_MAX: usize = 4096;
+
+/// Files that nobody uses any more and that have no name, until they are removed.
+#[derive(Default)]
+pub(crate) struct Doomed {
+    state: Mutex<DoomedState>,
+    /// None is being removed.
+    idle: Condvar,
+}
+
+#[derive(Default)]
+struct DoomedState {
+    waiting: VecDeque<NodeId>,
+    /// How many are at it.
+    removing: usize,
+}
+
+/// Some of the files, while they are removed.
+struct Batch<'d> {
+    doomed: &'d Doomed,
+    nodes: Vec<NodeId>,
+}
+
+impl Doomed {
+    /// One more; returns how many wait.
+    fn add(&self, node: NodeId) -> usize {
+        let mut state = self.state.lock();
+        state.waiting.push_back(node);
+        state.waiting.len()
+    }
+
+    /// Those that have waited longest, if there are any.
+    fn take(&self) -> Option<Batch<'_>> {
+        let mut state = self.state.lock();
+        let some = state.waiting.len().min(TOGETHER_MAX);
+        if some == 0 {
+            return None;
+        }
+        state.removing += 1;
+        Some(Batch { doomed: self, nodes: state.waiting.drain(..some).collect() })
+    }
+
+    /// Waits until nobody removes any, at most so long. Whether somebody did.
+    fn wait(&self, longest: Duration) -> bool {
+        let deadline = Instant::now() + longest;
+        let mut state = self.state.lock();
+        let any = state.removing > 0;
+        while state.removing > 0 && !self.idle.wait_until(&mut state, deadline).timed_out() {}
+        any
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let mut state = self.doomed.state.lock();
+        state.removing -= 1;
+        if state.removing == 0 {
+            self.doomed.idle.notify_all();
+        }
+    }
+}
 
 /// What a step of a removal came to.
 enum Step {
@@ -43,20 +120,35 @@ impl WriteFs {
         self.holds.add(node);
     }
 
-    /// Somebody who held the object `count` times does not use it any more. If nobody does, and it has no name, it is removed: now, or,
-    /// because this never waits, by [`Front::remove_released`] when the volume is no longer frozen or read-only.
+    /// Somebody who held the object `count` times does not use it any more. If nobody does, and it has no name, it is to be removed:
+    /// [`Front::remove_released`] does that, which [`WriteFs::on_left`] tells of.
     pub fn release(&self, node: NodeId, count: u64) {
         match self.holds.drop(node, count) {
             Released::Kept => {}
             Released::Forgotten => self.numbers.removed(node.inum),
-            Released::Remove => match self.try_front(FrontKind::Removal) {
-                Ok(front) => front.remove_soon(node),
-                // If it never can be changed again, the next start finds it.
-                Err(NotNow::Blocked | NotNow::ReadOnly) => {
-                    self.released.lock().push(node);
-                    self.left_something();
+            Released::Remove => {
+                let waiting = self.doomed.add(node);
+                self.left_something();
+                if waiting > WAITING_MAX
+                    && let Ok(front) = self.try_front(FrontKind::Removal)
+                {
+                    front.remove_some();
                 }
-            },
+            }
+        }
+    }
+
+    /// Whether there are released files that are not removed yet.
+    pub fn has_removals(&self) -> bool {
+        let state = self.doomed.state.lock();
+        state.removing > 0 || !state.waiting.is_empty()
+    }
+
+    /// As [`Front::finish_removals`], if anything can be changed now; else waits only for those who are at it. Does not wait for a freeze to end.
+    pub fn wait_for_removals(&self, longest: Duration) -> bool {
+        match self.try_front(FrontKind::Removal) {
+            Ok(front) => front.finish_removals(longest),
+            Err(_) => self.doomed.wait(longest),
         }
     }
 
@@ -67,16 +159,32 @@ impl WriteFs {
 }
 
 impl Front<'_> {
-    /// Removes what was released while the volume was frozen, as long as that is `wanted`. Returns whether there was anything.
+    /// Removes what was released, as long as that is `wanted`. Returns whether there was anything. What fails is done at the next start.
     pub fn remove_released(&self, wanted: &dyn Fn() -> bool) -> bool {
         let mut any = false;
-        while wanted() {
-            let next = self.released.lock().pop();
-            let Some(node) = next else { break };
-            self.remove_soon(node);
+        while wanted() && self.remove_some() {
             any = true;
         }
         any
+    }
+
+    /// Removes what was released, and waits for those who are removing some; at most so long. Whether there was anything.
+    pub fn finish_removals(&self, longest: Duration) -> bool {
+        let deadline = Instant::now() + longest;
+        let any = self.remove_released(&|| Instant::now() < deadline);
+        self.doomed.wait(deadline.saturating_duration_since(Instant::now())) || any
+    }
+
+    /// Removes some of what was released; false if there was nothing.
+    fn remove_some(&self) -> bool {
+        let Some(batch) = self.doomed.take() else { return false };
+        if let [node] = batch.nodes[..] {
+            self.remove_soon(node);
+        } else if self.remove_together(&batch.nodes).is_err() {
+            // Whichever of them it is, the others can be removed.
+            batch.nodes.iter().for_each(|node| self.remove_soon(*node));
+        }
+        true
     }
 
     /// Removes every inode that has no name and that nobody holds: after a crash, and before a clean shutdown. Returns how many.
@@ -91,17 +199,12 @@ impl Front<'_> {
             dead.push(key.k.pos);
         }
         drop(cursor);
-        let mut removed = 0;
-        for pos in dead {
-            removed += u64::from(self.remove_versions(pos)?);
-        }
-        Ok(removed)
+        self.remove_versions(dead)
     }
 
-    /// Removes an inode that has no name any more. What fails is done at the next start.
+    /// Removes an inode that has no name any more and is not held. What fails is done at the next start.
     pub(crate) fn remove_soon(&self, node: NodeId) {
-        let removed = self.version_seen(node).and_then(|pos| pos.map_or(Ok(0), |p| self.remove_versions(p)));
-        if let Err(error) = removed {
+        if let Err(error) = self.remove_together(&[node]) {
             tracing::warn!("inode {node} has no name but cannot be removed now: {error}");
         }
     }
@@ -121,21 +224,40 @@ impl Front<'_> {
         Ok(key.map(|key| key.key().k.pos))
     }
 
-    /// Removes a version if it is dead and nobody holds it, then the one above, and so on. Returns how many.
-    fn remove_versions(&self, pos: Bpos) -> Result<u32> {
-        let (mut at, mut removed) = (Some(pos), 0);
-        while let Some(pos) = at {
-            if self.is_held(pos)? {
-                break;
-            }
-            match self.change(|op| op.remove_step(pos))? {
-                Step::More => {}
-                Step::Kept => break,
-                Step::Gone { above } => (at, removed) = (above, removed + 1),
-            }
+    fn remove_together(&self, nodes: &[NodeId]) -> Result<()> {
+        let mut versions = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            versions.extend(self.version_seen(*node)?);
         }
-        if removed > 0 {
-            self.numbers.removed(Inum(pos.offset));
+        self.remove_versions(versions).map(drop)
+    }
+
+    /// Removes those of these versions that are dead and that nobody holds, then those above them, and so on. Returns how many.
+    fn remove_versions(&self, mut left: Vec<Bpos>) -> Result<u64> {
+        left.reverse();
+        let mut removed = 0;
+        while !left.is_empty() {
+            let mut next = Vec::with_capacity(TOGETHER_MAX);
+            while next.len() < TOGETHER_MAX
+                && let Some(pos) = left.pop()
+            {
+                if !self.is_held(pos)? {
+                    next.push(pos);
+                }
+            }
+            let steps = self.change(|op| op.remove_steps(&next))?;
+            left.extend(next.drain(steps.len()..).rev());
+            for (pos, step) in next.into_iter().zip(steps) {
+                match step {
+                    Step::More => left.push(pos),
+                    Step::Kept => {}
+                    Step::Gone { above } => {
+                        removed += 1;
+                        self.numbers.removed(Inum(pos.offset));
+                        left.extend(above);
+                    }
+                }
+            }
         }
         Ok(removed)
     }
@@ -153,6 +275,19 @@ impl Front<'_> {
 }
 
 impl Op<'_, '_> {
+    /// Does a step for each of these versions, as many as fit one transaction; at least one if there is one.
+    fn remove_steps(&mut self, versions: &[Bpos]) -> Result<Vec<Step>> {
+        let keys_max = self.t.keys_max(TOGETHER_KEYS_MAX);
+        let mut steps = Vec::with_capacity(versions.len());
+        for pos in versions {
+            steps.push(self.remove_step(*pos)?);
+            if self.t.changed() >= keys_max {
+                break;
+            }
+        }
+        Ok(steps)
+    }
+
     fn remove_step(&mut self, pos: Bpos) -> Result<Step> {
         let Some(mut inode) = self.dead_version(pos)? else { return Ok(Step::Kept) };
         let was = Owned::of(&inode);

@@ -197,6 +197,7 @@ fn beside(run: &mut Run<'_>, deletion: &mut Deletion) -> Result<(), String> {
         10 => drop(live.journal().flush_pins(Seq(u64::MAX)).map_err(|e| text(&e))?),
         11 => run.time.pass(1_100_000_000),
         12..15 => {
+            run.remove_released();
             run.front().and_then(|front| front.delete_unlinked_step(deletion)).map_err(|e| text(&e))?;
         }
         15 => {

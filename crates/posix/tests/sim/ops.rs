@@ -263,6 +263,7 @@ impl<'w> Run<'w> {
                 assert_eq!(made.err().map(|e| failure(&e)), Some("NotFound"), "{}", self.doing);
             }
             self.fs.release(id, count);
+            self.remove_released();
             assert!(self.fs.getattr(id).is_err(), "{}", self.doing);
         }
     }
@@ -397,14 +398,31 @@ impl<'w> Run<'w> {
 
     fn release(&mut self) {
         let held: Vec<_> = self.held.iter().map(|(id, held)| (*id, held.0)).collect();
-        let Some((id, count)) = self.one(&held) else { return };
-        self.doing = format!("release {id} {count} times");
-        self.fs.release(id, count);
-        self.held.remove(&id);
-        self.forget_if_nameless(id);
-        let there = self.fs.getattr(id);
-        if !self.faults {
+        let Some(one) = self.one(&held) else { return };
+        // Several at once are removed together.
+        let released = if self.rng.bool() { held } else { vec![one] };
+        self.doing = format!("release {released:?}");
+        for &(id, count) in &released {
+            self.fs.release(id, count);
+            self.held.remove(&id);
+            self.forget_if_nameless(id);
+        }
+        if self.rng.bool() {
+            // They go later.
+            return;
+        }
+        self.remove_released();
+        for &(id, _) in released.iter().filter(|_| !self.faults) {
+            let there = self.fs.getattr(id);
             assert_eq!(there.is_ok(), self.model.nodes.contains_key(&id), "{}: {there:?}", self.doing);
+        }
+    }
+
+    /// What is to be removed is removed now.
+    pub(crate) fn remove_released(&self) {
+        if let Ok(front) = self.front() {
+            front.remove_released(&|| true);
+            assert!(!self.fs.has_removals());
         }
     }
 

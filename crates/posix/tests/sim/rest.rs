@@ -88,6 +88,7 @@ fn lifecycle<'r>(run: &Run<'r>) -> &'r Arc<Lifecycle> {
 /// Comes to rest in some way. The life is over afterwards if [`Run::over`] says so.
 pub(crate) fn rest(run: &mut Run<'_>, bed: &Bed<'_>, history: &mut History) {
     run.time.pass(run.rng.u64(1..3_000_000));
+    run.remove_released();
     match run.rng.u8(0..12) {
         0..2 if run.may_end => shut_down(run, bed, history),
         2..4 => read_only(run, bed, history),

@@ -49,6 +49,47 @@ fn cut_the_power(seed: u64) {
 }
 
 #[test]
+fn what_was_let_go_of_goes_together_or_at_the_next_start() {
+    use frazil_posix::write::{Caller, NewNode, SetXattr};
+    use frazil_posix::{Error, NodeId};
+    let root = NodeId::ROOT;
+    // More than a transaction takes, and one of them alone is more than that.
+    let let_go = |world: &World| -> Vec<NodeId> {
+        let made = (0..300).map(|i| {
+            let name = format!("file {i}").into_bytes();
+            let file = world.front().create(root, &name, NewNode::File, 0o644, &Caller::ROOT).unwrap().node;
+            let pieces = if i == 100 { 700 } else { i % 3 };
+            for piece in 0..pieces {
+                world.front().write(file, piece * 8192, &[1; 4096], &Caller::ROOT).unwrap();
+            }
+            world.front().setxattr(file, b"user.a", b"value", SetXattr::Any, &Caller::ROOT).unwrap();
+            world.fs.hold(file);
+            world.front().unlink(root, &name, &Caller::ROOT).unwrap();
+            file
+        });
+        let made: Vec<NodeId> = made.collect();
+        made.iter().for_each(|file| world.fs.release(*file, 1));
+        assert!(world.fs.has_removals());
+        made
+    };
+    let mut world = World::new(&[]);
+    let before = world.live.space().usage().inodes;
+    for crash in [false, true] {
+        let files = let_go(&world);
+        if crash {
+            world = world.crash();
+            assert_eq!(world.front().remove_dead_inodes().unwrap(), files.len() as u64);
+        } else {
+            assert!(world.front().remove_released(&|| true) && !world.fs.has_removals());
+        }
+        assert!(files.iter().all(|file| matches!(world.fs.getattr(*file), Err(Error::Stale(_)))));
+        assert_eq!(world.live.space().usage().inodes, before);
+        world.assert_right();
+    }
+    world.stop();
+}
+
+#[test]
 fn operations_of_many_threads_do_not_disturb_each_other() {
     use frazil_posix::NodeId;
     use frazil_posix::write::{Caller, NewNode, RenameMode};

@@ -47,7 +47,7 @@ fn making_and_removing_does_not_fill_the_tree() {
             world.front().unlink(TOP, format!("link {i}").as_bytes(), &ROOT).unwrap();
             world.front().rmdir(TOP, format!("dir {i}").as_bytes(), &ROOT).unwrap();
         }
-        world.fs.release(nameless.node, 1);
+        world.release(nameless.node);
         assert_eq!(keys(&world), (exist, 31), "round {round}");
     }
     world.stop();
@@ -95,7 +95,7 @@ fn what_is_held_keeps_its_number() {
     assert!(numbers("while held").iter().all(|inum| held.iter().all(|node| node.inum != *inum)));
     for node in held {
         assert_eq!(world.fs.getattr(node).unwrap().nlink, 0);
-        world.fs.release(node, 1);
+        world.release(node);
     }
     let after = numbers("after");
     assert!(held.iter().all(|node| after.contains(&node.inum)), "{held:?} {after:?}");

@@ -68,7 +68,7 @@ fn whatever_is_done_is_counted() {
     fs.hold(clone);
     front(fs).rename((dir, b"link"), (dir, b"clone"), RenameMode::Replace, false, &ALICE).unwrap();
     assert_counted(&world);
-    fs.release(clone, 1);
+    world.release(clone);
     front(fs).unlink(dir, b"file", &ALICE).unwrap();
     assert_counted(&world);
     front(fs).unlink(TOP, b"again", &ALICE).unwrap();
@@ -76,7 +76,7 @@ fn whatever_is_done_is_counted() {
     let nameless = front(fs).create_nameless(TOP, 0o600, true, &ALICE).unwrap().node;
     front(fs).write(nameless, 0, &[3; 9000], &ALICE).unwrap();
     assert_counted(&world);
-    fs.release(nameless, 1);
+    world.release(nameless);
     front(fs).unlink(dir, b"clone", &ALICE).unwrap();
     front(fs).rmdir(TOP, b"dir", &ALICE).unwrap();
     assert_counted(&world);

@@ -198,7 +198,7 @@ impl Run {
     fn hold_or_release(&mut self) {
         if self.held.len() > 3 {
             let released = self.held.swap_remove(self.rng.usize(..self.held.len()));
-            self.world.fs.release(released, 1);
+            self.world.release(released);
             if let Some(tree) = self.model.0.get_mut(&released.subvol.0)
                 && tree.nodes.get(&released.inum.0).is_some_and(|node| node.links == 0)
             {

@@ -273,15 +273,15 @@ fn what_is_used_lives_on_without_a_name() {
     assert_eq!(fs.getattr(file).unwrap().nlink, 0);
     assert_eq!(done(front(fs).link(file, TOP, b"again")), Err("ENOENT"));
     assert_eq!(front(fs).remove_dead_inodes().unwrap(), 0, "it is in use");
-    fs.release(file, 1);
+    world.release(file);
     assert_eq!(outcome(fs.getattr(file)), Err("ESTALE"));
 
     let nameless = front(fs).create_nameless(TOP, 0o600, true, &ALICE).unwrap().node;
     let hidden = front(fs).create_nameless(TOP, 0o600, false, &ALICE).unwrap().node;
     assert_eq!(done(front(fs).link(hidden, TOP, b"hidden")), Err("ENOENT"));
     assert_eq!(front(fs).link(nameless, TOP, b"named").unwrap().nlink, 1);
-    fs.release(nameless, 1);
-    fs.release(hidden, 1);
+    world.release(nameless);
+    world.release(hidden);
     assert_eq!(outcome(fs.getattr(nameless)).map(|a| a.nlink), Ok(1));
     assert_eq!(outcome(fs.getattr(hidden)), Err("ESTALE"));
 
@@ -291,7 +291,7 @@ fn what_is_used_lives_on_without_a_name() {
     assert_eq!(fs.getattr(dir).unwrap().nlink, 0);
     fs.readdir(dir, 0, &mut |_| panic!("it is empty")).unwrap();
     assert_eq!(done(front(fs).create(dir, b"x", FILE, 0o644, &ALICE)), Err("ENOENT"));
-    fs.release(dir, 1);
+    world.release(dir);
     assert_eq!(outcome(fs.getattr(dir)), Err("ESTALE"));
 
     let left = front(fs).create_nameless(TOP, 0o600, true, &ALICE).unwrap().node;

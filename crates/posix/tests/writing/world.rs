@@ -8,7 +8,7 @@ use frazil_btree::write::EngineOptions;
 use frazil_device::{Device, MemDevice};
 use frazil_ondisk::superblock::options::OptionSpec;
 use frazil_posix::write::{Deletion, Front, WriteFs, WriteFsOptions};
-use frazil_posix::{Error, Fs};
+use frazil_posix::{Error, Fs, NodeId};
 use frazil_volume::build::{Builder, FormatOptions, NewDevice};
 use frazil_volume::check::{Severity, check};
 use frazil_volume::lifecycle::FrontKind;
@@ -89,6 +89,12 @@ impl World {
     /// Changes something.
     pub(crate) fn front(&self) -> Front<'_> {
         front(&self.fs)
+    }
+
+    /// Somebody lets go of an object once, and if nobody uses it any more and it has no name it goes.
+    pub(crate) fn release(&self, node: NodeId) {
+        self.fs.release(node, 1);
+        self.front().remove_released(&|| true);
     }
 
     /// The device as it is at this moment, with everything that was done on it.
