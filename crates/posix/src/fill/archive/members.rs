@@ -13,6 +13,9 @@ use super::records::Records;
 pub(super) const BLOCK_BYTES: u64 = 512;
 /// Records and names longer than this are not believed.
 const EXTENDED_BYTES_MAX: u64 = 16 << 20;
+/// Most that is read behind the end of an archive: far more than the rest of a record of any tar (10 KiB unless told otherwise), and soon over
+/// if the archive stands on a disk.
+const BEHIND_END_BYTES_MAX: u64 = 16 << 20;
 
 /// A member: what its headers say.
 pub(super) struct Member {
@@ -45,13 +48,17 @@ impl<R: Read> Members<R> {
         Members { reader, position: 0, rest: 0, padding: 0, global: Records::default() }
     }
 
-    /// The next member; `None` at the end. What was not read of the last one is passed over.
+    /// The next member; `None` at the end. What was not read of the last one is passed over, and so is what fills up the last record of the archive: who
+    /// writes it into a pipe would be told by a signal that nobody reads that.
     pub(super) fn next(&mut self) -> io::Result<Option<Member>> {
         let mut records = Records::default();
         let (mut long_path, mut long_link) = (None, None);
         loop {
             self.pass_over()?;
-            let Some(header) = self.header()? else { return Ok(None) };
+            let Some(header) = self.header()? else {
+                io::copy(&mut (&mut self.reader).take(BEHIND_END_BYTES_MAX), &mut io::sink())?;
+                return Ok(None);
+            };
             let size = header.entry_size()?;
             match header.entry_type() {
                 EntryType::XHeader => records.parse(&self.extended(size)?).ok_or_else(bad_records)?,
