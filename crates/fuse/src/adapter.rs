@@ -171,9 +171,7 @@ impl<F: Filesystem> Adapter<F> {
             },
             Op::Change(ref change) => match front {
                 Some(front) => match writer::answer(self, front, request, (node, change), reply) {
-                    Err(Errno::NOSPC | Errno::DQUOT)
-                        if self.finish_removals(Some(front), ROOM_WAIT_MAX) =>
-                    {
+                    Err(Errno::NOSPC | Errno::DQUOT) if self.finish_removals(Some(front), ROOM_WAIT_MAX) => {
                         reply.clear();
                         writer::answer(self, front, request, (node, change), reply)?;
                     }
