@@ -129,7 +129,7 @@ fn import(dir: &Path, tree: &Path) -> Vec<PathBuf> {
     let engine = EngineOptions { seed: 1, restart_one_in: 0 };
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
-    let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed: 1 }).unwrap();
+    let fs = WriteFs::new(live, WriteFsOptions::new(Arc::new(SystemWallClock), 1)).unwrap();
     let front = fs.front(FrontKind::Names).unwrap();
     front.unlink(at(&fs, &["many", "000", "0"]), b"file 0", &Caller::ROOT).unwrap();
     drop(front);

@@ -28,7 +28,7 @@ fn finish(paths: &[PathBuf], seed: u64) {
     let engine = EngineOptions { seed, restart_one_in: 10 };
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
-    let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed }).unwrap();
+    let fs = WriteFs::new(live, WriteFsOptions::new(Arc::new(SystemWallClock), seed)).unwrap();
     let front = fs.front(FrontKind::Background).unwrap();
     front.finish_interrupted().unwrap();
     let mut deletion = Deletion::default();

@@ -113,7 +113,7 @@ fn use_volume(paths: &[PathBuf], seed: u64, clean: bool) {
     let engine = EngineOptions { seed, restart_one_in: 50 };
     let options = LiveOptions { engine, cache_bytes: 32 << 20, threads: true };
     let live = Live::start(foundation, &options).unwrap();
-    let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed }).unwrap();
+    let fs = WriteFs::new(live, WriteFsOptions::new(Arc::new(SystemWallClock), seed)).unwrap();
     let front = fs.front(FrontKind::Background).unwrap();
     let work = front.create_subvolume(NodeId::ROOT, b"work", 0o755, ROOT).unwrap().node;
     let mut rng = fastrand::Rng::with_seed(seed);

@@ -51,7 +51,7 @@ fn our_turn(path: &Path, seed: u64, clean: bool) {
     let engine = EngineOptions { seed, restart_one_in: 50 };
     let options = LiveOptions { engine, cache_bytes: 32 << 20, threads: true };
     let live = Live::start(foundation.unwrap(), &options).unwrap();
-    let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed }).unwrap();
+    let fs = WriteFs::new(live, WriteFsOptions::new(Arc::new(SystemWallClock), seed)).unwrap();
     let front = fs.front(FrontKind::Background).unwrap();
     front.finish_interrupted().unwrap();
     front.remove_dead_inodes().unwrap();

@@ -82,7 +82,7 @@ fn row(path: &Path, cli: &Cli, percent: u64, step: u64) -> Outcome {
     let engine = EngineOptions { seed: 1, restart_one_in: 0 };
     let options = LiveOptions { engine, cache_bytes: CACHE_BYTES_DEFAULT, threads: true };
     let live = Live::start(foundation, &options)?;
-    let fs = WriteFs::new(Arc::clone(&live), WriteFsOptions { clock: Arc::new(SystemWallClock), seed: 1 })?;
+    let fs = WriteFs::new(Arc::clone(&live), WriteFsOptions::new(Arc::new(SystemWallClock), 1))?;
     let root = &Caller::ROOT;
     let file = fs.front(FrontKind::Names)?.create(NodeId::ROOT, b"file", NewNode::File, 0o644, root)?.node;
 

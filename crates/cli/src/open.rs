@@ -19,7 +19,7 @@ use frazil_device::{Access, Device, FileDevice, OpenOptions as DeviceOptions};
 use frazil_journal::engine::NoSpace;
 use frazil_journal::read::ReadError;
 use frazil_ondisk::superblock::assembly::{Degraded, Insufficient};
-use frazil_posix::write::{WriteFs, WriteFsOptions};
+use frazil_posix::write::{QuotaChoice, WriteFs, WriteFsOptions};
 use frazil_volume::lifecycle::{FrontKind, OnError};
 use frazil_volume::open::CACHE_BYTES_DEFAULT;
 use frazil_volume::write::{Live, LiveOptions, WriteOptions, open_rw};
@@ -72,6 +72,9 @@ pub(crate) struct OpenArgs {
     /// What to do when a thin device has no room.
     #[arg(skip)]
     pub(crate) device_full: Option<NoSpace>,
+    /// Which quotas are on, where that is not as the superblock says.
+    #[arg(skip)]
+    pub(crate) quotas: QuotaChoice,
 }
 
 /// Reads the value of `--cache`.
@@ -164,7 +167,8 @@ impl OpenArgs {
             threads: true,
         };
         let live = Live::start(foundation, &options).map_err(Stop::failed)?;
-        let fs = WriteFs::new(live, WriteFsOptions { clock: write.wall, seed }).map_err(Stop::failed)?;
+        let fs = WriteFs::new(live, WriteFsOptions { clock: write.wall, seed, quotas: self.quotas })
+            .map_err(Stop::failed)?;
         let front = fs.front(FrontKind::Background).map_err(Stop::failed)?;
         front.finish_interrupted().and_then(|_| front.remove_dead_inodes()).map_err(Stop::failed)?;
         drop(front);

@@ -68,17 +68,6 @@ fn damaged(format: &[&str]) -> (Volume, u64, Vec<u8>) {
 }
 
 impl Volume {
-    fn mount_with(&mut self, options: &str) {
-        let mut command = frazil(["mount", "-f", "-o", options]);
-        command.arg(self.image()).arg(self.path("")).stderr(std::process::Stdio::piped());
-        self.server = Some(command.spawn().unwrap());
-        let begin = Instant::now();
-        while !self.is_mounted() {
-            assert!(begin.elapsed() < LONG, "it is not mounted");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     /// Reads what is lost.
     fn ask(&self) -> i32 {
         fs::read(self.path("shares")).expect_err("it is lost").raw_os_error().unwrap()

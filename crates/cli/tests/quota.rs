@@ -71,3 +71,30 @@ fn limits_are_set_shown_and_kept() {
     assert!(volume.refused(&["quota", "show", "/proc"], 1).contains("does not lie in a frazil mount"));
     volume.umount();
 }
+
+#[test]
+fn a_mount_says_which_quotas_are_on() {
+    let mut volume = Volume::formatted(&["--size", "64M", "-o", "grpquota=1"]);
+    volume.mount_with("rw,usrquota,nogrpquota");
+    let home = volume.path("home").to_str().unwrap().to_owned();
+    fs::set_permissions(volume.files.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(&home).unwrap();
+    chown(&home, Some(1000), Some(1000)).unwrap();
+    volume.text(&["quota", "set", "--user", "1000", "--inodes", "2", "@"]);
+    assert!(as_user(&home, ": >a").0 && !as_user(&home, ": >b").0);
+    // What is removed counts no more, at once.
+    assert!(as_user(&home, "rm a; : >b; rm b; : >c").0);
+    let group = ["quota", "set", "--group", "1000", "--inodes", "2", "@"];
+    assert!(volume.refused(&group, 1).contains("quotas that are not on"));
+    volume.umount();
+    // The volume's own options have not changed, and the limit is kept for the next time.
+    volume.mount();
+    assert!(as_user(&home, ": >b").0);
+    volume.text(&group);
+    let shown = volume.text(&["quota", "show", "--json", "@"]);
+    assert!(shown.lines().all(|line| line.contains("\"group\"")), "{shown}");
+    volume.umount();
+    volume.mount_with("rw,quota");
+    assert!(!as_user(&home, ": >d").0);
+    volume.umount();
+}

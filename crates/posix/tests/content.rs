@@ -82,7 +82,7 @@ fn start(devices: &[Arc<MemDevice>], seed: u64) -> WriteFs {
     let engine = EngineOptions { seed, restart_one_in: 15 };
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 16 << 20, threads: false }).unwrap();
-    let fs = WriteFs::new(live, WriteFsOptions { clock: Arc::new(Clock), seed }).unwrap();
+    let fs = WriteFs::new(live, WriteFsOptions::new(Arc::new(Clock), seed)).unwrap();
     front(&fs).finish_interrupted().unwrap();
     fs
 }

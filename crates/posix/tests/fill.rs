@@ -261,7 +261,7 @@ fn start(devices: Vec<Arc<dyn Device>>) -> WriteFs {
     let engine = EngineOptions { seed: 1, restart_one_in: 0 };
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
-    WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed: 1 }).unwrap()
+    WriteFs::new(live, WriteFsOptions::new(Arc::new(SystemWallClock), 1)).unwrap()
 }
 
 #[test]

@@ -73,5 +73,5 @@ fn open(path: &Path, write: &WriteOptions) -> Writable {
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
     let clock = Arc::new(SystemWallClock);
-    Writable::new(WriteFs::new(live, WriteFsOptions { clock, seed: 1 }).unwrap()).unwrap()
+    Writable::new(WriteFs::new(live, WriteFsOptions::new(clock, 1)).unwrap()).unwrap()
 }

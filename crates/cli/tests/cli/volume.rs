@@ -70,7 +70,12 @@ impl Volume {
 
     /// Mounts it, served by a child that can be killed.
     pub(crate) fn mount(&mut self) {
-        let mut command = frazil(["mount", "-f", "-o", "rw"]);
+        self.mount_with("rw");
+    }
+
+    /// The same with these options.
+    pub(crate) fn mount_with(&mut self, options: &str) {
+        let mut command = frazil(["mount", "-f", "-o", options]);
         command.arg(self.image()).arg(self.path("")).stderr(Stdio::piped());
         self.server = Some(command.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -52,7 +52,7 @@ pub fn mounted_with(set: impl FnOnce(&mut Options)) -> Mounted {
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 32 << 20, threads: true }).unwrap();
     let clock = Arc::new(SystemWallClock);
-    let writable = Writable::new(WriteFs::new(live, WriteFsOptions { clock, seed: 1 }).unwrap()).unwrap();
+    let writable = Writable::new(WriteFs::new(live, WriteFsOptions::new(clock, 1)).unwrap()).unwrap();
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().canonicalize().unwrap();
     let mut options = Options::new("/dev/memory".into());

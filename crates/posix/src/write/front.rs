@@ -55,6 +55,7 @@ impl Front<'_> {
     pub(crate) fn change<R>(&self, mut f: impl FnMut(&mut Op<'_, '_>) -> Result<R>) -> Result<R> {
         let now = self.now();
         let mut charge = None;
+        let counting = self.quotas.change();
         let run = self.engine().run(CommitOptions::default(), |t| {
             // What an earlier run would have cost.
             charge = None;
@@ -63,6 +64,7 @@ impl Front<'_> {
             charge = Some(self.quotas.charge(op.quota, now)?);
             Ok(value)
         });
+        drop(counting);
         if let (Ok(_), Some(charge)) = (&run, charge) {
             charge.keep(&self.names);
         }

@@ -97,7 +97,7 @@ pub use caller::Caller;
 pub use create::NewNode;
 pub use data::Allocate;
 pub use front::Front;
-pub use quota::{QuotaKind, QuotaKinds, QuotaReport, QuotaUse};
+pub use quota::{QuotaChoice, QuotaKind, QuotaKinds, QuotaReport, QuotaUse};
 pub use rename::RenameMode;
 pub use snapshots::Deletion;
 pub use xattr::SetXattr;
@@ -114,6 +114,15 @@ pub struct WriteFsOptions {
     pub clock: Arc<dyn WallClock>,
     /// Where the seeds of hashes come from: unpredictable in a mount, given in a simulator.
     pub seed: u64,
+    /// Which kinds of quotas are on, if that is not as the superblock says.
+    pub quotas: QuotaChoice,
+}
+
+impl WriteFsOptions {
+    /// As the superblock says.
+    pub fn new(clock: Arc<dyn WallClock>, seed: u64) -> WriteFsOptions {
+        WriteFsOptions { clock, seed, quotas: QuotaChoice::default() }
+    }
 }
 
 /// A volume whose files can be changed. Shared by all threads. See the [module](self).
@@ -154,7 +163,7 @@ impl WriteFs {
     /// # Errors
     /// If an option in the superblock has no meaning, or the snapshots cannot be read, or, with quotas, the inodes.
     pub fn new(live: Arc<Live>, options: WriteFsOptions) -> Result<WriteFs> {
-        let WriteFsOptions { clock, seed } = options;
+        let WriteFsOptions { clock, seed, quotas } = options;
         let superblock = live.superblock().view().superblock.clone();
         let maker = Maker::of(&superblock).map_err(|e| Error::Io(format!("superblock: {e}")))?;
         let short = OptionSpec::by_name("inodes_32bit").is_none_or(|spec| superblock.option(spec) != 0);
@@ -172,7 +181,7 @@ impl WriteFs {
             time_base: superblock.time_base(),
             casefold: superblock.flags.casefold(),
         };
-        let quotas = Quotas::load(&superblock, &names)?;
+        let quotas = Quotas::load(&superblock, quotas, &names)?;
         Ok(WriteFs {
             live,
             names,

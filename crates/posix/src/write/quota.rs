@@ -1,7 +1,8 @@
 //! Quotas: what users, groups and projects may use (spec 40 §14.2).
 //!
 //! Limits are stored, usage is not: it is summed up from the inodes when the volume is opened, if one of the three options is on, and followed
-//! from then on. Counted are the inodes of subvolumes that are not snapshots of another.
+//! from then on. The options are the superblock's, which a mount may override. Counted are the inodes of subvolumes that are not snapshots of another.
+//! When such a one goes, one of its snapshots takes its place; while what that holds is counted, nothing is changed.
 //!
 //! An operation notes what the inodes it writes counted for before and count for now ([`Changes`]). When it has decided everything, and before it
 //! is committed, the difference is charged to the owners; whoever would exceed a limit by it is refused, unless the caller is privileged or
@@ -21,7 +22,7 @@ use frazil_ondisk::values::inode::{Inode, InodeOpt};
 use frazil_ondisk::values::quota::{Limit, Quota, TYPES};
 use frazil_ondisk::values::snapshot::Snapshot;
 use frazil_ondisk::{Bpos, BtreeId, KeyBuf, KeyType};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::front::Front;
 use super::op::{Object, Op, Place};
@@ -56,10 +57,11 @@ impl QuotaKind {
 pub struct QuotaKinds(pub [bool; QuotaKind::ALL.len()]);
 
 impl QuotaKinds {
-    /// Those that the superblock's options name.
-    pub fn of(superblock: &Superblock) -> QuotaKinds {
+    /// Those that the superblock's options name, but for what is said otherwise.
+    pub fn of(superblock: &Superblock, said: QuotaChoice) -> QuotaKinds {
         let flags = &superblock.flags;
-        QuotaKinds([flags.usrquota(), flags.grpquota(), flags.prjquota()])
+        let stored = [flags.usrquota(), flags.grpquota(), flags.prjquota()];
+        QuotaKinds(std::array::from_fn(|kind| said.0[kind].unwrap_or(stored[kind])))
     }
 
     /// Whether any is on.
@@ -72,6 +74,10 @@ impl QuotaKinds {
         self.0[kind as usize]
     }
 }
+
+/// Which kinds of quotas are to be on, or off, whatever the superblock says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct QuotaChoice(pub [Option<bool>; QuotaKind::ALL.len()]);
 
 /// One resource of an owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -107,8 +113,10 @@ pub(crate) struct Quotas {
     kinds: QuotaKinds,
     /// Seconds that a soft limit may be exceeded.
     grace_s: [[u32; RESOURCES]; QuotaKind::ALL.len()],
-    /// The subvolumes whose inodes count: those that were no snapshots when the volume was opened, or were made since.
+    /// The subvolumes whose inodes count: those that are no snapshots.
     counted: RwLock<HashSet<SubvolId>>,
+    /// Held for reading by whoever changes something, for writing by who counts what a subvolume holds.
+    counting: RwLock<()>,
     owners: Mutex<HashMap<Owner, Account>>,
 }
 
@@ -148,6 +156,8 @@ pub(crate) struct Changes {
     made: Option<SubvolId>,
     /// A subvolume that is unlinked, and what it saw.
     gone: Option<(SubvolId, View)>,
+    /// A subvolume that is no snapshot any more.
+    promoted: Option<SubvolId>,
 }
 
 impl Changes {
@@ -166,15 +176,19 @@ pub(crate) struct Charge<'q> {
     sums: BTreeMap<Owner, [i64; RESOURCES]>,
     made: Option<SubvolId>,
     gone: Option<(SubvolId, View)>,
+    promoted: Option<SubvolId>,
 }
 
 impl Charge<'_> {
-    /// The transaction is committed.
+    /// The transaction is committed, and what [`Quotas::change`] returned is dropped.
     pub(crate) fn keep(mut self, names: &Namespace) {
         self.sums.clear();
         self.made = None;
         if let Some((subvol, view)) = self.gone.take() {
             self.quotas.stop_counting(names, subvol, &view);
+        }
+        if let Some(subvol) = self.promoted {
+            self.quotas.start_counting(names, subvol);
         }
     }
 }
@@ -244,11 +258,12 @@ impl Quotas {
     ///
     /// # Errors
     /// If a b-tree cannot be read.
-    pub(crate) fn load(superblock: &Superblock, names: &Namespace) -> Result<Quotas> {
-        let kinds = QuotaKinds::of(superblock);
+    pub(crate) fn load(superblock: &Superblock, said: QuotaChoice, names: &Namespace) -> Result<Quotas> {
+        let kinds = QuotaKinds::of(superblock, said);
         let grace = superblock.sections.get::<Grace>().ok().flatten().unwrap_or_default();
         let grace_s = grace.types.map(|ty| [ty.space.timelimit_s, ty.inodes.timelimit_s]);
-        let quotas = Quotas { kinds, grace_s, counted: RwLock::default(), owners: Mutex::default() };
+        let (counted, counting, owners) = (RwLock::default(), RwLock::default(), Mutex::default());
+        let quotas = Quotas { kinds, grace_s, counted, counting, owners };
         if !quotas.are_on() {
             return Ok(quotas);
         }
@@ -302,8 +317,31 @@ impl Quotas {
         self.are_on() && self.counted.read().contains(&subvol)
     }
 
+    /// To be held by who changes something, as long as that may be committed.
+    pub(crate) fn change(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.are_on().then(|| self.counting.read())
+    }
+
+    /// A subvolume is no snapshot any more: what it holds counts from now on.
+    fn start_counting(&self, names: &Namespace, subvol: SubvolId) {
+        let _unchanged = self.counting.write();
+        // Unless it was unlinked meanwhile.
+        let counted = names.subvol(subvol).and_then(|found| match found {
+            Some(found) => self.count_all(&names.btrees, &found.view, 1).map(|()| true),
+            None => Ok(false),
+        });
+        match counted {
+            Ok(true) => drop(self.counted.write().insert(subvol)),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!("subvolume {subvol} does not count for quotas until the next mount: {error}");
+            }
+        }
+    }
+
     /// A subvolume is unlinked, so nothing in it changes any more: what it held counts no longer.
     fn stop_counting(&self, names: &Namespace, subvol: SubvolId, view: &View) {
+        let _unchanged = self.counting.write();
         if !self.counted.write().remove(&subvol) {
             return;
         }
@@ -323,8 +361,8 @@ impl Quotas {
             is.iter().for_each(|owned| add_up(&mut sums, self.kinds, *owned, 1));
         }
         sums.retain(|_, sum| *sum != [0; RESOURCES]);
-        let Changes { made, gone, .. } = changes;
-        let mut charge = Charge { quotas: self, sums: BTreeMap::new(), made, gone };
+        let Changes { made, gone, promoted, .. } = changes;
+        let mut charge = Charge { quotas: self, sums: BTreeMap::new(), made, gone, promoted };
         if let Some(made) = made {
             self.counted.write().insert(made);
         }
@@ -443,6 +481,11 @@ impl Op<'_, '_> {
     /// A subvolume is being unlinked.
     pub(crate) fn note_unlinked(&mut self, place: &Place) {
         self.quota.gone = Some((place.subvol, place.view.clone())).filter(|_| self.fs.quotas.are_on());
+    }
+
+    /// A subvolume in use is from now on no snapshot of another.
+    pub(crate) fn note_promoted(&mut self, subvol: SubvolId) {
+        self.quota.promoted = Some(subvol).filter(|_| self.fs.quotas.are_on());
     }
 
     fn counts(&self, subvol: SubvolId) -> bool {

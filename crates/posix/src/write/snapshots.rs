@@ -342,6 +342,9 @@ impl Op<'_, '_> {
                 record.flags &= !Subvolume::SNAP;
                 self.put_subvolume(id, &record);
                 value.master_subvol = id;
+                if state == SubvolumeState::Live {
+                    self.note_promoted(id);
+                }
                 self.put_tree(tree, value);
                 return Ok(());
             }

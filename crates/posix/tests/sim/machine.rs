@@ -204,5 +204,5 @@ pub(crate) fn start(
     let options = LiveOptions { engine, cache_bytes: shape.cache_bytes, threads: false };
     let live = Live::start(foundation, &options).map_err(|e| e.to_string())?;
     let clock = Arc::clone(time) as Arc<dyn WallClock>;
-    WriteFs::new(live, WriteFsOptions { clock, seed }).map_err(|e| e.to_string())
+    WriteFs::new(live, WriteFsOptions::new(clock, seed)).map_err(|e| e.to_string())
 }

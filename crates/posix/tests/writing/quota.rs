@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use frazil_ondisk::values::quota::{Limit, Quota};
 use frazil_posix::write::{
-    Allocate, Caller, NewNode, QuotaKind, QuotaReport, RenameMode, SetAttr, WriteFs, WriteFsOptions,
+    Allocate, Caller, NewNode, QuotaChoice, QuotaKind, QuotaKinds, QuotaReport, RenameMode, SetAttr, WriteFs,
+    WriteFsOptions,
 };
 use frazil_posix::{Attr, NodeId};
 
@@ -28,7 +29,7 @@ fn used(fs: &WriteFs) -> BTreeMap<(QuotaKind, u32), (u64, u64)> {
 /// What is counted is what somebody who counts anew finds.
 #[track_caller]
 fn assert_counted(world: &World) {
-    let options = WriteFsOptions { clock: world.clock.clone(), seed: 1 };
+    let options = WriteFsOptions::new(world.clock.clone(), 1);
     let anew = WriteFs::new(world.live.clone(), options).unwrap();
     assert_eq!(used(&world.fs), used(&anew));
 }
@@ -113,6 +114,39 @@ fn snapshots_do_not_count_and_subvolumes_do() {
     assert!(!used(fs).contains_key(&(QuotaKind::User, 1000)));
     world.delete_unlinked();
     assert_counted(&world);
+    world.stop();
+}
+
+#[test]
+fn the_snapshot_that_takes_the_place_of_its_subvolume_counts() {
+    let world = World::new(&ON);
+    let fs = &world.fs;
+    let sub = front(fs).create_subvolume(TOP, b"sub", 0o777, &ALICE).unwrap().node;
+    let file = make(&world, sub, "file", &ALICE).unwrap().node;
+    front(fs).write(file, 0, &[1; 100_000], &ALICE).unwrap();
+    let snap = front(fs).create_snapshot(sub.subvol, TOP, b"snap", false, &ALICE).unwrap().node;
+    front(fs).create_snapshot(snap.subvol, TOP, b"snap 2", true, &ALICE).unwrap();
+    let file = NodeId { subvol: snap.subvol, ..file };
+    front(fs).delete_subvolume(TOP, b"sub", &ALICE).unwrap();
+    assert!(!used(fs).contains_key(&(QuotaKind::User, 1000)));
+    // Somebody changes it all the time.
+    std::thread::scope(|scope| {
+        let world = &world;
+        let writer = scope.spawn(move || {
+            for i in 0..200 {
+                front(&world.fs).write(file, i * 4096, &[2; 4096], &ALICE).unwrap();
+                make(world, snap, &format!("new {i}"), &ALICE).unwrap();
+            }
+        });
+        world.delete_unlinked();
+        writer.join().unwrap();
+    });
+    assert_counted(&world);
+    assert_eq!(used(fs)[&(QuotaKind::User, 1000)], (200 * 8, 202));
+    front(fs).delete_subvolume(TOP, b"snap", &ALICE).unwrap();
+    world.delete_unlinked();
+    assert_counted(&world);
+    assert_eq!(used(fs)[&(QuotaKind::User, 1000)], (102_400 / 512, 2));
     world.stop();
 }
 
@@ -226,5 +260,20 @@ fn without_the_option_nothing_is_limited() {
         make(&world, TOP, name, &ALICE).unwrap();
     }
     assert!(world.fs.quotas().is_empty());
+    // Unless who opens it says otherwise, which is true for him only.
+    let quotas = QuotaChoice([Some(true), None, Some(false)]);
+    let options = WriteFsOptions { quotas, ..WriteFsOptions::new(world.clock.clone(), 1) };
+    let limited = WriteFs::new(world.live.clone(), options).unwrap();
+    assert_eq!(limited.quota_kinds(), QuotaKinds([true, false, false]));
+    assert_eq!(used(&limited)[&(QuotaKind::User, 1000)], (0, 2));
+    front(&limited).set_quota(QuotaKind::User, 1000, None, Some(hard(2))).unwrap();
+    assert_eq!(outcome(front(&limited).create(TOP, b"c", FILE, 0o644, &ALICE)).err(), Some("EDQUOT"));
+    drop(limited);
+    make(&world, TOP, "c", &ALICE).unwrap();
     world.stop();
+    let world = World::new(&ON);
+    let quotas = QuotaChoice([Some(false), None, None]);
+    let options = WriteFsOptions { quotas, ..WriteFsOptions::new(world.clock.clone(), 1) };
+    let fewer = WriteFs::new(world.live.clone(), options).unwrap();
+    assert_eq!(fewer.quota_kinds(), QuotaKinds([false, true, true]));
 }

@@ -127,7 +127,7 @@ fn start(device: Arc<dyn Device>, no_space: NoSpace) -> WriteFs {
     let engine = EngineOptions { seed: 5, restart_one_in: 7 };
     let live =
         Live::start(foundation, &LiveOptions { engine, cache_bytes: 16 << 20, threads: true }).unwrap();
-    WriteFs::new(live, WriteFsOptions { clock: Arc::new(SystemWallClock), seed: 9 }).unwrap()
+    WriteFs::new(live, WriteFsOptions::new(Arc::new(SystemWallClock), 9)).unwrap()
 }
 
 /// It can be opened, and nothing is wrong.

@@ -81,7 +81,7 @@ impl World {
         let engine = EngineOptions { seed: 5, restart_one_in };
         let options = LiveOptions { engine, cache_bytes: 16 << 20, threads: true };
         let live = Live::start(foundation, &options).unwrap();
-        let options = WriteFsOptions { clock: clock.clone(), seed: 9 };
+        let options = WriteFsOptions::new(clock.clone(), 9);
         let fs = WriteFs::new(Arc::clone(&live), options).unwrap();
         World { memory, live, fs, clock }
     }

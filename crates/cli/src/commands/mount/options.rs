@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use frazil_fuse::Accesses;
 use frazil_journal::engine::NoSpace;
-use frazil_posix::write::AccessTimes;
+use frazil_posix::write::{AccessTimes, QuotaKind};
 use frazil_volume::lifecycle::OnError;
 
 use crate::format::parse_seconds;
@@ -51,6 +51,8 @@ Options for -o, with commas between:
   errors=WHAT            with rw, when metadata turns out to be damaged: continue, ro (nothing is written any more) or panic
                          (the serving process ends at once); as the volume says if it is not given
   device_full=WHAT       with rw, when a thin device has no room: wait, or fail, after 30 seconds or the given time: fail:SECONDS
+  usrquota, grpquota,    with rw: quotas of users, groups, projects are on whatever the volume says; also off, with a no in front, or with
+  prjquota               =1 and =0. quota is usrquota
   allow_other            let other users in (root does by default: no_allow_other)
   nosuid, nodev, noexec  as for mount(8)
   relatime, strictatime  with rw: note when files are opened for reading, at most once a day unless they changed, or always. It costs
@@ -108,6 +110,10 @@ impl MountOptions {
             Some((name, value)) => (name, Some(value)),
             None => (option, None),
         };
+        if let Some((kind, is_on)) = quota(name, value)? {
+            self.open.quotas.0[kind as usize] = Some(is_on);
+            return Ok(());
+        }
         match (name, value) {
             ("degraded", None) => self.open.degraded = Some(Missing::Yes),
             ("very_degraded", None) => self.open.degraded = Some(Missing::Very),
@@ -146,6 +152,29 @@ impl MountOptions {
             }
         }
         Ok(())
+    }
+}
+
+/// The kind of quotas that an option is about, and whether they are to be on; `None` if it is about something else (spec 10 §8).
+fn quota(name: &str, value: Option<&str>) -> Result<Option<(QuotaKind, bool)>, Stop> {
+    let (positive, negated) = match name.strip_prefix("no") {
+        Some(rest) => (rest, true),
+        None => (name, false),
+    };
+    let kind = match positive {
+        "quota" | "usrquota" => QuotaKind::User,
+        "grpquota" => QuotaKind::Group,
+        "prjquota" => QuotaKind::Project,
+        _ => return Ok(None),
+    };
+    match value {
+        None => Ok(Some((kind, !negated))),
+        Some("1") if !negated => Ok(Some((kind, true))),
+        Some("0") if !negated => Ok(Some((kind, false))),
+        Some(value) => {
+            let value = value.escape_debug();
+            Err(Stop::Usage(format!("option {name}: '{value}' is neither 0 nor 1, and 'no' takes no value")))
+        }
     }
 }
 
@@ -219,6 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn quotas_are_on_or_off_as_was_said_last() {
+        let quotas = |text: &str| parse(text).map(|options| options.open.quotas.0);
+        assert_eq!(quotas("rw"), Ok([None; 3]));
+        assert_eq!(quotas("usrquota,grpquota=1,noprjquota"), Ok([Some(true), Some(true), Some(false)]));
+        assert_eq!(quotas("quota"), Ok([Some(true), None, None]));
+        assert_eq!(quotas("usrquota,prjquota=0,noquota"), Ok([Some(false), None, Some(false)]));
+        assert!(quotas("usrquota=yes").unwrap_err().contains("neither 0 nor 1"));
+        assert!(quotas("nogrpquota=1").unwrap_err().contains("nogrpquota"));
+    }
+
+    #[test]
     fn the_last_word_counts() {
         let read_write = |text: &str| parse(text).unwrap().read_write;
         assert_eq!(read_write("noatime"), None);
@@ -267,6 +307,7 @@ mod tests {
             "salvage_journal",
             "errors=",
             "device_full=",
+            "usrquota",
         ] {
             assert!(HELP.contains(&format!("\n  {name}")), "{name}");
         }
