@@ -30,6 +30,8 @@ use rustix::net::{
 use crate::access::Accesses;
 use crate::control::write_back::Traffic;
 use crate::error::Error;
+use crate::follow::Follow;
+use crate::ring::Rings;
 
 /// Type of our mounts in the mount table.
 pub(crate) const FS_TYPE: &str = "fuse.frazil";
@@ -40,6 +42,8 @@ const SYNC_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long it is tried to have the mount table say that it is read-only, and the pause between.
 const SHOW_MAX: Duration = Duration::from_secs(10);
 const SHOW_PAUSE: Duration = Duration::from_millis(10);
+/// Pause when no process could be started.
+const BEHIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// How to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -318,6 +322,26 @@ fn on_mount(program: &str, dir: &Path) -> io::Result<bool> {
     let mut command = Command::new(program);
     command.arg("-f").arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().map(|status| status.success())
+}
+
+/// Asks for something on a processor in whose queue requests are left lying, until the end.
+pub(crate) fn keep_up(dir: &Path, rings: &Arc<Rings>) {
+    let (dir, rings) = (dir.to_path_buf(), Arc::clone(rings));
+    let started = thread::Builder::new().name("frazil-behind".into()).spawn(move || {
+        let follow = Follow::new();
+        while let Some(cpu) = rings.next_behind() {
+            // The process runs where the thread does that starts it.
+            follow.roam();
+            follow.stay_on(cpu);
+            if let Err(error) = on_mount("stat", &dir) {
+                tracing::warn!("requests may wait for others on processor {cpu}: {error}");
+                thread::sleep(BEHIND_PAUSE);
+            }
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!("no thread: {error}");
+    }
 }
 
 /// Has the mount table say that it is read-only, if we may: the kernel does not know that a volume died. Does not wait.

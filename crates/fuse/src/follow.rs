@@ -41,6 +41,16 @@ impl Follow {
         }
     }
 
+    /// Callers are all on this processor.
+    pub(crate) fn stay_on(&self, cpu: usize) {
+        if !self.bound.get()
+            && cpu < CpuSet::MAX_CPU
+            && self.allowed.is_some_and(|allowed| allowed.is_set(cpu))
+        {
+            self.bind(cpu);
+        }
+    }
+
     /// What comes takes long: anywhere.
     pub(crate) fn roam(&self) {
         self.answered.set(0);
@@ -59,6 +69,10 @@ impl Follow {
         if self.bound.get() && sched_getcpu() == cpu {
             return;
         }
+        self.bind(cpu);
+    }
+
+    fn bind(&self, cpu: usize) {
         let mut only = CpuSet::new();
         only.set(cpu);
         self.bound.set(sched_setaffinity(None, &only).is_ok() || self.bound.get());

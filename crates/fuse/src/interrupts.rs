@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::request::Unique;
 use crate::stats::Kind;
@@ -121,7 +121,7 @@ impl InFlight {
                 .collect();
             for unique in dying {
                 state.requests.remove(&unique);
-                answer(unique);
+                MutexGuard::unlocked(&mut state, || answer(unique));
             }
             if state.requests.values().any(|caller| caller.interrupted) {
                 self.changed.wait_for(&mut state, LOOK_EVERY);

@@ -37,7 +37,7 @@
 //! A mount is read-only unless it is asked to be writable ([`Options::read_only`]) and what it serves can be ([`Filesystem::writer`]). What the kernel may
 //! cache, who asks, and how long objects live is told in `writer`; the start and the end of a volume that is changed in `live`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod access;
 mod adapter;
@@ -51,18 +51,22 @@ mod error;
 mod fence;
 mod filesystem;
 mod follow;
+mod handshake;
 mod interrupts;
 mod live;
 mod mount;
 mod node_ids;
 mod notify;
+mod pages;
 mod parked;
 mod remount;
 mod remounted;
 mod reply;
 mod request;
+mod ring;
 mod session;
 mod stats;
+mod through_device;
 mod turn;
 mod writer;
 

@@ -52,6 +52,7 @@ pub struct Mount {
     ended: Ended,
     /// None if it cannot be controlled.
     control: Option<Server>,
+    queues: Option<usize>,
 }
 
 /// Where a mount is, and which one: the directory may carry another one by the time it is unmounted.
@@ -73,9 +74,11 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
             attach::raise_readahead(&place.dir, READAHEAD_KIB);
             if let Some(session) = session.upgrade() {
                 follow(&session, &place, options);
+                session.rings().inspect(|rings| attach::keep_up(&place.dir, rings));
             }
+            let queues = session.upgrade().and_then(|session| session.rings()?.in_use());
             let control = control(&place, MountCommands::new(session));
-            Ok(Mount { place, ended, control })
+            Ok(Mount { place, ended, control, queues })
         }
         Err(err) => {
             // The first error is the one to report.
@@ -117,6 +120,11 @@ impl Mount {
     /// The directory, canonical.
     pub fn dir(&self) -> &Path {
         &self.place.dir
+    }
+
+    /// Through how many queues of io_uring requests come; `None`: through `/dev/fuse`.
+    pub fn queues(&self) -> Option<usize> {
+        self.queues
     }
 
     /// Waits until somebody has unmounted it and the filesystem has been dropped by all threads.

@@ -1,17 +1,21 @@
 //! Replies to the kernel: types to bytes.
 //!
-//! A [`Reply`] is one buffer that a thread uses again and again: room for the header first, so that header and body go to
-//! the kernel in one `write`, and file data are read straight into the place they are sent from. Layouts are those of
+//! A [`Reply`] is memory that a thread uses again and again: room for the header first, so that header and body go to
+//! the kernel in one `write`, and file data are read straight into the place they are sent from, which begins at a page. Layouts are those of
 //! linux/fuse.h; the tests over a real mount tell whether the kernel agrees.
 
 use frazil_posix::{Attr, FileType, FsStat, NodeId, Timestamp};
 
+use crate::adapter::READ_BYTES_MAX;
 use crate::errno::Errno;
 use crate::node_ids::FuseId;
+use crate::pages::{BODY, Pages};
 use crate::request::Unique;
 
 /// Bytes of the header of a reply.
-const HEADER_BYTES: usize = 16;
+pub(crate) const HEADER_BYTES: usize = 16;
+/// Room for a body: the data of a read, or attributes of the largest size.
+pub(crate) const BODY_BYTES_MAX: usize = READ_BYTES_MAX as usize + (68 << 10);
 
 /// How long the kernel may believe a name or attributes that cannot change: for ever, as far as it can count.
 pub(crate) const FOR_EVER: ValidSecs = ValidSecs(u32::MAX as u64);
@@ -36,10 +40,12 @@ pub(crate) struct Shown {
 
 /// A reply under construction.
 pub(crate) struct Reply {
-    /// Header and body. Longer than the reply if an earlier one was longer.
-    bytes: Vec<u8>,
+    /// Header and body.
+    pages: Pages,
     /// Where the body ends.
     end: usize,
+    /// It did not fit.
+    too_long: bool,
     /// Of this object the kernel's attributes are not true any more, which it does not expect of this request.
     pub(crate) outdates: Option<NodeId>,
     /// Of this object the kernel may have cached what is not true any more in a range of bytes: offset and length.
@@ -50,13 +56,19 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn new() -> Reply {
-        let bytes = vec![0; 4096];
-        Reply { bytes, end: HEADER_BYTES, outdates: None, overwrites: None, accessed: None }
+        let pages = Pages::new(BODY_BYTES_MAX);
+        Reply { pages, end: BODY, too_long: false, outdates: None, overwrites: None, accessed: None }
+    }
+
+    /// What is sent from, to be exchanged for another one of the same size before a reply is begun or after it is finished.
+    pub(crate) fn pages(&mut self) -> &mut Pages {
+        &mut self.pages
     }
 
     /// Forgets the body.
     pub(crate) fn clear(&mut self) {
-        self.end = HEADER_BYTES;
+        self.end = BODY;
+        self.too_long = false;
         self.outdates = None;
         self.overwrites = None;
         self.accessed = None;
@@ -64,42 +76,43 @@ impl Reply {
 
     /// Bytes of body so far.
     pub(crate) fn len(&self) -> usize {
-        self.end - HEADER_BYTES
+        self.end - BODY
     }
 
     /// The whole reply: success if `status` is `Ok`, else the error without a body.
     pub(crate) fn finish(&mut self, unique: Unique, status: Result<(), Errno>) -> &[u8] {
-        let code = match status {
+        let code = match if self.too_long { Err(Errno::IO) } else { status } {
             Ok(()) => 0,
             Err(errno) => {
                 self.clear();
                 errno.negative()
             }
         };
-        self.bytes[0..4].copy_from_slice(&(self.end as u32).to_ne_bytes());
-        self.bytes[4..8].copy_from_slice(&code.to_ne_bytes());
-        self.bytes[8..16].copy_from_slice(&unique.0.to_ne_bytes());
-        &self.bytes[..self.end]
+        let len = (HEADER_BYTES + self.len()) as u32;
+        let whole = &mut self.pages[BODY - HEADER_BYTES..self.end];
+        whole[0..4].copy_from_slice(&len.to_ne_bytes());
+        whole[4..8].copy_from_slice(&code.to_ne_bytes());
+        whole[8..16].copy_from_slice(&unique.0.to_ne_bytes());
+        whole
     }
 
-    /// Appends room for `len` bytes, which hold anything, and returns it.
+    /// Appends room for `len` bytes, which hold anything, and returns it. If there is not so much, it is less, and the reply will be an error.
     pub(crate) fn room(&mut self, len: usize) -> &mut [u8] {
-        let start = self.end;
-        self.end += len;
-        if self.bytes.len() < self.end {
-            self.bytes.resize(self.end.next_power_of_two(), 0);
-        }
-        &mut self.bytes[start..self.end]
+        let (start, left) = (self.end, self.pages.len() - self.end);
+        self.too_long |= len > left;
+        self.end += len.min(left);
+        &mut self.pages[start..self.end]
     }
 
     /// Cuts the body to this length.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.end = self.end.min(HEADER_BYTES + len);
+        self.end = self.end.min(BODY + len);
     }
 
     /// Appends bytes.
     pub(crate) fn put(&mut self, bytes: &[u8]) {
-        self.room(bytes.len()).copy_from_slice(bytes);
+        let room = self.room(bytes.len());
+        room.copy_from_slice(&bytes[..room.len()]);
     }
 
     fn u16(&mut self, number: u16) {
@@ -294,6 +307,16 @@ mod tests {
         reply.zeros(4);
         let bytes = reply.finish(Unique(2), Ok(()));
         assert_eq!(bytes, [&20u32.to_ne_bytes()[..], &[0; 4], &2u64.to_ne_bytes(), &[0; 4]].concat());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let mut reply = Reply::new();
+        reply.put(&[1; BODY_BYTES_MAX]);
+        assert_eq!(reply.finish(Unique(1), Ok(())).len(), HEADER_BYTES + BODY_BYTES_MAX);
+        reply.put(&[1; 3]);
+        assert_eq!(reply.finish(Unique(1), Ok(()))[4..8], (-5i32).to_ne_bytes());
+        assert_eq!(reply.finish(Unique(1), Ok(())).len(), HEADER_BYTES);
     }
 
     #[test]

@@ -14,6 +14,11 @@ use crate::node_ids::FuseId;
 /// Bytes of the header of a request.
 pub(crate) const HEADER_BYTES: usize = 40;
 
+/// Bytes of header and arguments before the data of a write.
+pub(crate) const WRITE_HEADERS_BYTES: usize = HEADER_BYTES + 40;
+
+/// `FUSE_WRITE`.
+pub(crate) const WRITE: u32 = 16;
 /// `FUSE_STATFS`.
 const STATFS: u32 = 17;
 

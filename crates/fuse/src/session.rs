@@ -1,16 +1,13 @@
-//! The conversation with the kernel over `/dev/fuse`.
+//! A mount being served: its threads, and what they do with a request.
 //!
-//! It starts with one request, in which the kernel says what it can do and we say what we want of it
-//! ([`Session::start`]); after the reply the mount is usable. Then threads take turns to read requests ([`crate::turn`]) and
-//! answer them; what has to wait for a frozen volume is put aside ([`crate::parked`]). It ends when the kernel says that the mount is gone: every thread finishes what it is doing, and the last one
-//! drops the filesystem, which closes its devices.
+//! It starts with an agreement on how to talk ([`crate::handshake`]). Then threads get requests, out of `/dev/fuse` ([`crate::through_device`]) or through io_uring
+//! ([`crate::ring`]), and answer them here, in the same way wherever they came from. It ends when the kernel says that the mount is gone: every thread finishes what
+//! it is doing, and the last one drops the filesystem, which closes its devices.
 
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
@@ -18,97 +15,35 @@ use std::time::Instant;
 
 use frazil_device::waiting;
 use frazil_journal::engine::SystemClock;
-use frazil_posix::NodeId;
 use frazil_volume::lifecycle::{Lifecycle, LifecycleError};
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
-use rustix::io::Errno as Code;
 
-use crate::adapter::{Adapter, Answer, READ_BYTES_MAX};
+use crate::adapter::{Adapter, Answer, SERVER_XATTR};
 use crate::change::Change;
 use crate::control::ioctl;
 use crate::errno::Errno;
-use crate::fence::Fence;
 use crate::filesystem::Filesystem;
 use crate::follow::Follow;
+use crate::handshake::shake_hands;
 use crate::interrupts::InFlight;
 use crate::notify::Notice;
-use crate::parked::{self, Parked};
 use crate::remounted;
-use crate::reply::{Init, Reply};
+use crate::reply::Reply;
 use crate::request::{Op, Request, Unique};
+use crate::ring::{Desk, Rings};
 use crate::stats::{Kind, Stats};
-use crate::turn::{Left, Turn};
-
-/// The newest minor protocol version that is spoken here.
-const MINOR_MAX: u32 = 41;
-/// The oldest (Linux 3.15): nanoseconds, `readdirplus`, replies of today's size.
-const MINOR_MIN: u32 = 23;
-/// Room for a request without the data of a write: many forgets, or a name and a value.
-const REQUEST_BYTES_MAX: usize = 68 << 10;
-/// Most bytes in a write: as in a read.
-const WRITE_BYTES_MAX: u32 = READ_BYTES_MAX;
-/// The kernel accepts no smaller limit, where nothing is written.
-const WRITE_BYTES_NONE: u32 = 4096;
-/// Most requests under way that no thread waits for, which is what reading ahead is made of.
-pub(crate) const BACKGROUND_MAX: u16 = 64;
-
-/// What is asked of the kernel, as far as it offers it.
-mod want {
-    /// Read ahead with several requests at once.
-    const ASYNC_READ: u64 = 1 << 0;
-    /// Objects can be found by number, for the NFS server.
-    const EXPORT_SUPPORT: u64 = 1 << 4;
-    /// Always `readdirplus`: whether with attributes is decided in `directory`.
-    const DO_READDIRPLUS: u64 = 1 << 13;
-    /// Direct I/O in several requests at once.
-    const ASYNC_DIO: u64 = 1 << 15;
-    /// `ENOSYS` to an open means: open without asking.
-    pub(super) const NO_OPEN: u64 = 1 << 17;
-    pub(super) const NO_OPENDIR: u64 = 1 << 24;
-    /// Lookups and listings of one directory at the same time.
-    const PARALLEL_DIROPS: u64 = 1 << 18;
-    /// The kernel enforces ACLs.
-    const POSIX_ACL: u64 = 1 << 20;
-    /// Requests of up to a mebibyte.
-    const MAX_PAGES: u64 = 1 << 22;
-    const CACHE_SYMLINKS: u64 = 1 << 23;
-    /// The second half of these flags is in use.
-    const INIT_EXT: u64 = 1 << 30;
-
-    /// Writes of more than a page.
-    const BIG_WRITES: u64 = 1 << 5;
-    /// The umask comes with the request: a default ACL replaces it.
-    const DONT_MASK: u64 = 1 << 6;
-    /// We take set-id bits and capabilities away from files that change, and are told when.
-    const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
-
-    /// For a mount that can be written.
-    pub(super) const WRITING: u64 = BIG_WRITES | DONT_MASK | HANDLE_KILLPRIV_V2;
-
-    pub(super) const ALL: u64 = ASYNC_READ
-        | EXPORT_SUPPORT
-        | DO_READDIRPLUS
-        | ASYNC_DIO
-        | NO_OPEN
-        | NO_OPENDIR
-        | PARALLEL_DIROPS
-        | POSIX_ACL
-        | MAX_PAGES
-        | CACHE_SYMLINKS
-        | INIT_EXT;
-}
+use crate::through_device::Reading;
+use crate::turn::Left;
 
 /// A mount being served.
 pub(crate) struct Session<F> {
-    device: File,
-    adapter: Adapter<F>,
-    turn: Turn,
-    fence: Fence,
-    /// Reading does not wait for a request. Only who has the turn looks at it and sets it.
-    nonblocking: AtomicBool,
+    pub(crate) device: File,
+    pub(crate) adapter: Adapter<F>,
+    /// How requests come out of the device.
+    pub(crate) reading: Reading,
+    /// If they are to come through io_uring.
+    rings: Option<Arc<Rings>>,
     in_flight: Arc<InFlight>,
-    parked: Parked,
     lifecycle: Arc<Lifecycle>,
     stats: Arc<Stats>,
     /// Its number in the mount table, if it may be remounted.
@@ -119,7 +54,7 @@ pub(crate) struct Session<F> {
 pub(crate) struct Ended(Mutex<Receiver<Running>>);
 
 /// Held by every thread of a session; never sent.
-enum Running {}
+pub(crate) enum Running {}
 
 impl Ended {
     /// Waits until all threads have let go of the filesystem.
@@ -129,43 +64,37 @@ impl Ended {
     }
 }
 
-impl<F: Filesystem> Adapter<F> {
-    /// Room for any request that this mount gets.
-    fn request_bytes_max(&self) -> usize {
-        REQUEST_BYTES_MAX + if self.fs.writer().is_some() { WRITE_BYTES_MAX as usize } else { 0 }
-    }
-}
-
 impl<F: Filesystem> Session<F> {
     /// Agrees with the kernel on how to talk, and starts to answer. The session is there until it is over.
     pub(crate) fn start(device: File, mut adapter: Adapter<F>) -> io::Result<(Ended, Weak<Session<F>>)> {
-        shake_hands(&device, &mut adapter)?;
+        let (rings, entries) = shake_hands(&device, &mut adapter)?.unzip();
         let lifecycle = adapter.fs.writer().map(|fs| Arc::clone(fs.live().lifecycle()));
         let lifecycle =
             lifecycle.unwrap_or_else(|| Arc::new(Lifecycle::read_only(Arc::new(SystemClock::default()))));
+        let reading = if rings.is_some() { Reading::beside_others()? } else { Reading::all() };
         let session = Arc::new(Session {
             device,
             adapter,
-            turn: Turn::new(),
-            fence: Fence::default(),
-            nonblocking: AtomicBool::new(false),
+            reading,
+            rings: rings.map(Arc::new),
             in_flight: Arc::default(),
-            parked: Parked::default(),
             lifecycle,
             stats: Arc::default(),
             number: OnceLock::new(),
         });
         let watchable = Arc::downgrade(&session);
-        let parking = watchable.clone();
+        let waiting = watchable.clone();
         session.lifecycle.on_change(move || {
-            if let Some(session) = parking.upgrade() {
-                session.parked.release();
+            if let Some(session) = waiting.upgrade() {
+                session.reading.parked.release();
+                session.rings().inspect(|rings| rings.look_again());
             }
         });
         let (running, ended) = channel();
         spawn("frazil-watch", &session, &running, |session, _| session.watch())?;
         spawn("frazil-parked", &session, &running, Session::serve_parked)?;
         spawn("frazil-fuse", &session, &running, Session::serve)?;
+        session.register(&running, entries.unwrap_or_default())?;
         Ok((Ended(Mutex::new(ended)), watchable))
     }
 
@@ -207,6 +136,11 @@ impl<F: Filesystem> Session<F> {
         &self.in_flight
     }
 
+    /// Where requests come from, unless it is `/dev/fuse` alone.
+    pub(crate) fn rings(&self) -> Option<&Arc<Rings>> {
+        self.rings.as_ref()
+    }
+
     /// Tells the kernel what has changed. Unless it is only about attributes of an open file, for threads that hold no lock and answer no
     /// request: it may have to wait for answers.
     pub(crate) fn notify(&self, notice: &Notice<'_>) {
@@ -214,116 +148,24 @@ impl<F: Filesystem> Session<F> {
         let _ = rustix::io::write(&self.device, &notice.encode(&self.adapter.ids));
     }
 
+    /// Lets callers go that are being killed.
     fn watch(&self) {
         let mut reply = Reply::new();
-        self.in_flight.watch(|unique| self.send(unique, Err(Errno::INTR), &mut reply));
+        self.in_flight.watch(|unique| match self.rings().filter(|rings| rings.in_use().is_some()) {
+            Some(rings) => rings.look_again(),
+            None => self.send(unique, Err(Errno::INTR), &mut reply),
+        });
     }
 
-    /// What one thread does.
-    fn serve(self: &Arc<Self>, running: &Sender<Running>) {
-        let seat = Rc::new(Seat::new(Arc::downgrade(self), running.clone()));
-        let sitting = seat.clone();
-        waiting::on_wait(Rc::new(move || sitting.leave()));
-        let mut input = vec![0; self.adapter.request_bytes_max()];
-        let mut reply = Reply::new();
-        while self.turn.take() {
-            seat.reading.set(true);
-            while seat.reading.get() {
-                // Who is kept back until there is nothing more to be read must not wait for another request.
-                self.read_without_waiting(self.fence.keeps_any());
-                match rustix::io::read(&self.device, &mut input) {
-                    Ok(len) if self.fence.keeps(&input[..len]) => {}
-                    Ok(len) => self.take_in(&seat, &input[..len], &mut reply),
-                    // The request was withdrawn, or a signal came.
-                    Err(Code::NOENT | Code::INTR) => {}
-                    Err(Code::AGAIN) => self.fence.all_is_read(),
-                    Err(_) => {
-                        self.turn.end();
-                        self.in_flight.end();
-                        self.parked.end();
-                        seat.reading.set(false);
-                    }
-                }
-                if seat.reading.get()
-                    && let Some(request) = self.fence.due()
-                {
-                    self.take_in(&seat, &request, &mut reply);
-                }
-            }
-        }
-        // The seat outlives this function in the thread's memory; the session must not.
-        waiting::on_wait(Rc::new(|| {}));
+    /// The mount is gone.
+    pub(crate) fn end(&self) {
+        self.in_flight.end();
+        self.reading.end();
+        self.rings().inspect(|rings| rings.end());
     }
 
-    /// Whether reading returns at once if there is nothing to be read.
-    fn read_without_waiting(&self, nonblocking: bool) {
-        if self.nonblocking.load(Ordering::Relaxed) == nonblocking {
-            return;
-        }
-        let flags = if nonblocking { OFlags::NONBLOCK } else { OFlags::empty() };
-        // An open file always takes this flag.
-        if rustix::fs::fcntl_setfl(&self.device, flags).is_ok() {
-            self.nonblocking.store(nonblocking, Ordering::Relaxed);
-        }
-    }
-
-    /// Answers what was put aside, until the end.
-    fn serve_parked(self: &Arc<Self>, running: &Sender<Running>) {
-        let (seat, mut reply) = (Seat::new(Arc::downgrade(self), running.clone()), Reply::new());
-        while let Some(request) = self.parked.next() {
-            while self.parked.wants_helper() {
-                if spawn("frazil-parked", self, running, Session::help_parked).is_err() {
-                    self.parked.without_helper();
-                    break;
-                }
-            }
-            self.answer_parked(&seat, request, &mut reply);
-        }
-    }
-
-    /// Answers what was put aside, as long as there is some.
-    fn help_parked(self: &Arc<Self>, running: &Sender<Running>) {
-        let (seat, mut reply) = (Seat::new(Arc::downgrade(self), running.clone()), Reply::new());
-        while let Some(request) = self.parked.next_now() {
-            self.answer_parked(&seat, request, &mut reply);
-        }
-        self.parked.without_helper();
-    }
-
-    /// Answers a request that was put aside, unless its caller was let go meanwhile.
-    fn answer_parked(&self, seat: &Seat<F>, request: parked::Request, reply: &mut Reply) {
-        let Some(since) = self.in_flight.waits_since(request.unique) else { return };
-        seat.waits_from.set(Some(since));
-        if self.handle(seat, &request.bytes, reply) == Handled::Later {
-            self.parked.put_again(request);
-            self.release_unless_blocked();
-        }
-    }
-
-    /// A request has to wait until the volume can be changed.
-    fn park(&self, request: &Request<'_>, bytes: &[u8]) {
-        self.in_flight.add(request.unique, request.pid, (Kind::of(&request.op), Instant::now()));
-        self.parked.put(parked::Request { unique: request.unique, bytes: bytes.to_vec() });
-        self.release_unless_blocked();
-    }
-
-    /// Who tells that the gates have opened may have come before the request was put aside.
-    fn release_unless_blocked(&self) {
-        if !self.lifecycle.is_blocked() {
-            self.parked.release();
-        }
-    }
-
-    /// One thread's turn to answer a request that it has read.
-    fn take_in(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) {
-        if self.handle(seat, bytes, reply) == Handled::Later
-            && let Some(request) = Request::decode(bytes)
-        {
-            self.park(&request, bytes);
-        }
-    }
-
-    fn handle(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) -> Handled {
+    /// Answers a request, but for handing over the answer.
+    pub(crate) fn handle(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) -> Handled {
         // Without a header there is nothing to answer to.
         let Some(request) = Request::decode(bytes) else { return Handled::Done };
         if let Op::Interrupt { unique } = request.op {
@@ -364,27 +206,19 @@ impl<F: Filesystem> Session<F> {
             waiting::about_to_wait();
             self.notify(&Notice::Content(node, offset, len));
         }
-        if seat.reading.get() {
-            self.send(request.unique, outcome, reply);
-            seat.follow.answered(request.pid);
-        } else if self.in_flight.claim(request.unique) {
-            self.send(request.unique, outcome, reply);
-        }
-        if let Some(node) = reply.accessed.filter(|_| outcome.is_ok()) {
-            self.note_access(seat, request.unique, node);
-        }
-        Handled::Done
+        Handled::Answered(Answered { unique: request.unique, caller: request.pid, outcome })
     }
 
-    /// An object was read, and whoever did has his answer: nobody waits for this.
-    fn note_access(&self, seat: &Seat<F>, unique: Unique, node: NodeId) {
+    /// Does what is to be done when whoever asked has his answer.
+    pub(crate) fn after(&self, seat: &Seat<F>, answered: &Answered, reply: &Reply) {
+        let Some(node) = reply.accessed.filter(|_| answered.outcome.is_ok()) else { return };
         let note = AssertUnwindSafe(|| self.adapter.accesses.note(self.adapter.fs.writer(), node));
         if catch_unwind(note).unwrap_or(false) {
             self.notify(&Notice::Attributes(node));
         }
         // If it had to wait, as part of a request that is answered.
         seat.waits_from.take();
-        self.in_flight.claim(unique);
+        self.in_flight.claim(answered.unique);
     }
 
     /// Fills in the body of the reply.
@@ -394,13 +228,25 @@ impl<F: Filesystem> Session<F> {
                 waiting::about_to_wait();
                 let delivered = ioctl::run(&self.lifecycle, (command, input), (request.uid, request.pid));
                 // There is as much room for it as the number says.
-                Answer::Reply(delivered.map(|delivered| reply.ioctl(&delivered)))
+                return Answer::Reply(delivered.map(|delivered| reply.ioctl(&delivered)));
             }
-            _ => match self.adapter.answer(request, reply) {
-                // Once: if it is refused again it was made read-only again.
-                Answer::Refused if self.became_writable() => self.adapter.answer(request, reply),
-                answer => answer,
-            },
+            Op::Statfs => self.read_what_came_before(),
+            Op::Getxattr { name, .. } if name == SERVER_XATTR.as_bytes() => self.read_what_came_before(),
+            _ => {}
+        }
+        match self.adapter.answer(request, reply) {
+            // Once: if it is refused again it was made read-only again.
+            Answer::Refused if self.became_writable() => self.adapter.answer(request, reply),
+            answer => answer,
+        }
+    }
+
+    /// Through io_uring requests come in no order, but the answers to some are to be true of what was asked before. See [`crate::fence`] for `/dev/fuse`.
+    fn read_what_came_before(&self) {
+        if let Some(rings) = self.rings().filter(|rings| rings.in_use().is_some()) {
+            waiting::about_to_wait();
+            rings.read_all();
+            self.reading.read_all();
         }
     }
 
@@ -412,27 +258,28 @@ impl<F: Filesystem> Session<F> {
             remounted::became_writable(number, &self.lifecycle)
         })
     }
-
-    fn send(&self, unique: Unique, outcome: Result<(), Errno>, reply: &mut Reply) {
-        let sent = rustix::io::write(&self.device, reply.finish(unique, outcome));
-        // The kernel found fault with the reply; its caller must not wait for ever. Any other error means that nobody
-        // waits any more.
-        if sent == Err(Code::INVAL) && outcome.is_ok() {
-            let _ = rustix::io::write(&self.device, reply.finish(unique, Err(Errno::IO)));
-        }
-    }
 }
 
-/// What became of a request that was read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Handled {
+/// What became of a request.
+pub(crate) enum Handled {
+    /// The reply is ready.
+    Answered(Answered),
+    /// There is nothing to reply.
     Done,
     /// It has to wait.
     Later,
 }
 
+/// To whom the reply goes, and whether it is one.
+pub(crate) struct Answered {
+    pub(crate) unique: Unique,
+    /// The thread that waits for it.
+    pub(crate) caller: u32,
+    pub(crate) outcome: Result<(), Errno>,
+}
+
 /// Starts a thread of the session.
-fn spawn<F: Filesystem>(
+pub(crate) fn spawn<F: Filesystem>(
     name: &str,
     session: &Arc<Session<F>>,
     running: &Sender<Running>,
@@ -448,35 +295,44 @@ fn spawn<F: Filesystem>(
     Ok(())
 }
 
-/// What a thread knows about its turn.
-struct Seat<F> {
+/// Where a thread gets its requests.
+pub(crate) enum Place {
+    /// Out of the device, when it is its turn, or from what was put aside.
+    Device,
+    /// From the queue of this number.
+    Ring(u16, Arc<Desk>),
+}
+
+/// What a thread knows about its requests.
+pub(crate) struct Seat<F> {
     session: Weak<Session<F>>,
     running: Sender<Running>,
-    /// It has the turn.
-    reading: Cell<bool>,
+    place: Place,
+    /// Others get no request while it answers this one.
+    pub(crate) reading: Cell<bool>,
     /// The request it is answering, the thread that waits for it, and what it asks for.
     request: Cell<(Unique, u32, Kind)>,
     /// When the request began to wait, if it did.
-    waits_from: Cell<Option<Instant>>,
+    pub(crate) waits_from: Cell<Option<Instant>>,
     /// Where it runs.
-    follow: Follow,
+    pub(crate) follow: Follow,
 }
 
 impl<F: Filesystem> Seat<F> {
-    fn new(session: Weak<Session<F>>, running: Sender<Running>) -> Seat<F> {
-        let request = Cell::new((Unique(0), 0, Kind::Other));
+    pub(crate) fn new(session: &Arc<Session<F>>, running: &Sender<Running>, place: Place) -> Seat<F> {
         Seat {
-            session,
-            running,
+            session: Arc::downgrade(session),
+            running: running.clone(),
+            place,
             reading: Cell::new(false),
-            request,
+            request: Cell::new((Unique(0), 0, Kind::Other)),
             waits_from: Cell::default(),
             follow: Follow::new(),
         }
     }
 
-    /// The request is about to wait: leaves the turn to another thread, if this one has it.
-    fn leave(&self) {
+    /// The request is about to wait: lets another thread have the next ones, unless that has been done.
+    pub(crate) fn leave(&self) {
         if !self.reading.replace(false) {
             return;
         }
@@ -487,56 +343,21 @@ impl<F: Filesystem> Seat<F> {
         self.waits_from.set(Some(now));
         // Before anybody can read an interrupt for it.
         session.in_flight.add(unique, pid, (kind, now));
-        if session.turn.leave() == Left::NeedsThread
-            && spawn("frazil-fuse", &session, &self.running, Session::serve).is_err()
-        {
-            // Out of threads: requests wait until this one is done.
-            session.turn.not_started();
+        match (&self.place, session.rings()) {
+            (Place::Device, _) => {
+                if session.reading.turn.leave() == Left::NeedsThread
+                    && spawn("frazil-fuse", &session, &self.running, Session::serve).is_err()
+                {
+                    // Out of threads: requests wait until this one is done.
+                    session.reading.turn.not_started();
+                }
+            }
+            (Place::Ring(queue, desk), Some(rings)) => {
+                if rings.leave(*queue, desk) {
+                    session.serve_beside(&self.running, *queue);
+                }
+            }
+            (Place::Ring(..), None) => {}
         }
-    }
-}
-
-/// Answers the first request.
-fn shake_hands<F: Filesystem>(device: &File, adapter: &mut Adapter<F>) -> io::Result<()> {
-    let mut input = vec![0; REQUEST_BYTES_MAX];
-    let mut reply = Reply::new();
-    loop {
-        let len = rustix::io::retry_on_intr(|| rustix::io::read(device, &mut input))?;
-        let request = Request::decode(&input[..len]).ok_or(Code::PROTO)?;
-        let Op::Init { major, minor, max_readahead, flags } = request.op else {
-            return Err(Code::PROTO.into());
-        };
-        reply.clear();
-        if major > 7 {
-            // The kernel asks again, in the version it finds in this reply.
-            reply.init(&Init {
-                minor: MINOR_MAX,
-                max_readahead: 0,
-                flags: 0,
-                background_max: 0,
-                write_bytes_max: 0,
-                pages_max: 0,
-            });
-            rustix::io::write(device, reply.finish(request.unique, Ok(())))?;
-            continue;
-        }
-        if (major, minor) < (7, MINOR_MIN) {
-            rustix::io::write(device, reply.finish(request.unique, Err(Errno::NOSYS)))?;
-            return Err(Code::PROTONOSUPPORT.into());
-        }
-        let writable = adapter.fs.writer().is_some();
-        let keeps = if writable { adapter.accesses.keeps() } else { (false, false) };
-        adapter.opens_itself =
-            (flags & want::NO_OPEN != 0 && !keeps.0, flags & want::NO_OPENDIR != 0 && !keeps.1);
-        reply.init(&Init {
-            minor: minor.min(MINOR_MAX),
-            max_readahead,
-            flags: flags & if writable { want::ALL | want::WRITING } else { want::ALL },
-            background_max: BACKGROUND_MAX,
-            write_bytes_max: if writable { WRITE_BYTES_MAX } else { WRITE_BYTES_NONE },
-            pages_max: (READ_BYTES_MAX as usize / rustix::param::page_size()) as u16,
-        });
-        rustix::io::write(device, reply.finish(request.unique, Ok(())))?;
-        return Ok(());
     }
 }

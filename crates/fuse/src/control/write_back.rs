@@ -5,7 +5,8 @@
 //! Whoever wants them to have arrived needs a fence:
 //!
 //! * Requests are read in the order in which they were queued, so when a request that was made later has been answered, those before it
-//!   have been read, and the ones that are not answered yet are known.
+//!   have been read, and the ones that are not answered yet are known. (Through io_uring they come in no order; there, the later request
+//!   itself waits until the others have been read: [`crate::ring`].)
 //! * Except that of requests for which no thread waits, as these are, only [`BACKGROUND_MAX`] are queued; the others are kept back until
 //!   one of those is answered. If any were kept back when the later request was queued, then that many were under way at that moment. So
 //!   their number is bounded from above: requests under way at the mark before, and those that have come since. If that is less, none
@@ -25,8 +26,10 @@ use super::client::{CallError, Client};
 use super::protocol::{Mark, Request};
 use crate::adapter::SERVER_XATTR;
 use crate::filesystem::Filesystem;
+use crate::handshake::BACKGROUND_MAX;
 use crate::interrupts::InFlight;
-use crate::session::{BACKGROUND_MAX, Session};
+use crate::ring::Rings;
+use crate::session::Session;
 use crate::stats::{Kind, Stats};
 
 /// Pause between looks whether requests are answered.
@@ -65,20 +68,26 @@ pub fn write_back(client: &mut Client, dir: &Path, wait_max: Duration) -> Result
 pub(crate) struct Traffic {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) rings: Option<Arc<Rings>>,
 }
 
 impl Traffic {
     /// Of this mount.
     pub(crate) fn of<F: Filesystem>(session: &Session<F>) -> Traffic {
-        Traffic { in_flight: Arc::clone(session.in_flight()), stats: Arc::clone(session.stats()) }
+        Traffic {
+            in_flight: Arc::clone(session.in_flight()),
+            stats: Arc::clone(session.stats()),
+            rings: session.rings().cloned(),
+        }
     }
 
     /// How many requests have come.
     pub(super) fn mark(&self) -> Mark {
         // In this order: what comes in between is counted twice rather than not at all.
         let begun = self.begun();
-        // One more may be answered by the thread that reads.
-        let in_flight = self.in_flight.waiters().len() as u64 + 1;
+        // One more may be answered by the thread that reads, and one by each that has a queue.
+        let busy = 1 + self.rings.as_ref().map_or(0, |rings| rings.busy());
+        let in_flight = self.in_flight.waiters().len() as u64 + busy;
         Mark { begun, in_flight }
     }
 

@@ -1,0 +1,158 @@
+//! What a thread with an entry does.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+
+use frazil_device::waiting;
+
+use super::{Desk, Entry, Rings};
+use crate::errno::Errno;
+use crate::filesystem::Filesystem;
+use crate::handshake::REQUEST_BYTES_MAX;
+use crate::pages::Pages;
+use crate::reply::Reply;
+use crate::request::{Request, Unique};
+use crate::session::{Answered, Handled, Place, Running, Seat, Session, spawn};
+
+impl<F: Filesystem> Session<F> {
+    /// Makes the entries known to the kernel, which sends its requests there if all are accepted, and through `/dev/fuse` if not.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        running: &Sender<Running>,
+        entries: Vec<Entry>,
+    ) -> io::Result<()> {
+        let Some(rings) = self.rings() else { return Ok(()) };
+        let (report, reports) = channel();
+        for entry in entries {
+            let report = report.clone();
+            rings.expect(entry.queue());
+            spawn("frazil-ring", self, running, move |session, running| {
+                session.serve_ring(running, entry.queue(), Ok(entry), move |done| drop(report.send(done)));
+            })?;
+        }
+        drop(report);
+        match reports.iter().find_map(Result::err) {
+            None => rings.use_them(),
+            Some(error) => tracing::warn!("the kernel does not accept requests through io_uring: {error}"),
+        }
+        Ok(())
+    }
+
+    /// Starts one more thread for a queue, which is counted already.
+    pub(crate) fn serve_beside(self: &Arc<Self>, running: &Sender<Running>, queue: u16) {
+        let started = spawn("frazil-ring", self, running, move |session, running| {
+            session.serve_ring(running, queue, Entry::new(queue), |done| {
+                // Requests wait until another thread is back.
+                let _ =
+                    done.inspect_err(|error| tracing::warn!("no more requests of queue {queue}: {error}"));
+            });
+        });
+        if let (Err(error), Some(rings)) = (started, self.rings()) {
+            tracing::warn!("no more requests of queue {queue}: {error}");
+            rings.go(queue, None);
+        }
+    }
+
+    /// Answers requests of a queue until the end. `report` is told whether the kernel accepts it.
+    fn serve_ring(
+        self: &Arc<Self>,
+        running: &Sender<Running>,
+        queue: u16,
+        entry: io::Result<Entry>,
+        report: impl FnOnce(io::Result<()>),
+    ) {
+        let Some(rings) = self.rings() else { return };
+        let mut entry = match entry.and_then(|entry| entry.registered(&self.device, &rings.bell)) {
+            Ok(entry) => entry,
+            Err(error) => {
+                rings.go(queue, None);
+                return report(Err(error));
+            }
+        };
+        let desk = rings.come(queue);
+        report(Ok(()));
+        let seat = Rc::new(Seat::new(self, running, Place::Ring(queue, Arc::clone(&desk))));
+        let sitting = seat.clone();
+        waiting::on_wait(Rc::new(move || sitting.leave()));
+        let (mut spare, mut reply) = (Pages::new(REQUEST_BYTES_MAX), Reply::new());
+        while self.serve_one(rings, &seat, &desk, &mut entry, (&mut spare, &mut reply)).is_ok() {}
+        // The seat outlives this function in the thread's memory; the session must not.
+        waiting::on_wait(Rc::new(|| {}));
+        rings.go(queue, Some(&desk));
+    }
+
+    /// Waits for a request or the bell, and answers. An error is the end.
+    fn serve_one(
+        self: &Arc<Self>,
+        rings: &Rings,
+        seat: &Seat<F>,
+        desk: &Desk,
+        entry: &mut Entry,
+        (spare, reply): (&mut Pages, &mut Reply),
+    ) -> io::Result<()> {
+        seat.follow.stay_on(entry.queue().into());
+        seat.reading.set(true);
+        rings.come_back(entry.queue(), desk);
+        let mut time = rings.rung.load(Ordering::Acquire);
+        if !entry.wait(&self.device)? {
+            time = rings.rung.load(Ordering::Acquire);
+            if !entry.look(&self.device)? {
+                desk.idle.store(time, Ordering::Release);
+                desk.heard.store(time, Ordering::Release);
+                rings.tell_heard();
+                return Ok(());
+            }
+        }
+        desk.busy.store(true, Ordering::Relaxed);
+        let (answered, parked) =
+            entry.attend(spare, reply, |bytes, reply| self.attend(rings, seat, bytes, reply));
+        if parked {
+            // As many may be parked as there are programs, and each with a mebibyte.
+            entry.release_memory();
+        }
+        if !seat.reading.get() {
+            self.in_flight().claim(answered.unique);
+        }
+        entry.answer(answered.unique, answered.outcome, reply);
+        entry.commit(&self.device)?;
+        if rings.is_behind(entry.queue()) && !entry.submit()? {
+            rings.is_up_to_date(entry.queue());
+        }
+        if reply.accessed.is_some() {
+            // Who asked need not wait for what follows.
+            entry.submit()?;
+            self.after(seat, &answered, reply);
+        }
+        desk.busy.store(false, Ordering::Relaxed);
+        if desk.heard.swap(time, Ordering::Release) != time {
+            rings.tell_heard();
+        }
+        Ok(())
+    }
+
+    /// Answers a request, also if it has to wait for a thaw: then true comes with the answer.
+    fn attend(&self, rings: &Rings, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) -> (Answered, bool) {
+        let mut parked = false;
+        loop {
+            let refused = |errno| Answered { unique: Unique(0), caller: 0, outcome: Err(errno) };
+            match self.handle(seat, bytes, reply) {
+                Handled::Answered(answered) => return (answered, parked),
+                // The kernel expects an answer to whatever it put in an entry.
+                Handled::Done => return (refused(Errno::IO), parked),
+                Handled::Later => {}
+            }
+            parked = true;
+            seat.leave();
+            let Some(request) = Request::decode(bytes) else { return (refused(Errno::IO), parked) };
+            let since = || self.in_flight().waits_since(request.unique);
+            let goes_on = rings.wait_while(|| since().is_some() && self.lifecycle().is_blocked());
+            let Some(since) = since().filter(|_| goes_on) else {
+                return (Answered { unique: request.unique, ..refused(Errno::INTR) }, parked);
+            };
+            seat.waits_from.set(Some(since));
+        }
+    }
+}
