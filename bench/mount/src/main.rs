@@ -46,7 +46,7 @@ struct Cli {
     /// A tenth of the work: to try it, not to quote it
     #[arg(long)]
     quick: bool,
-    /// Only these, beside frazil: ext4, xfs, btrfs, fuse2fs, ntfs-3g
+    /// Only these, beside frazil: io_uring, ext4, xfs, btrfs, fuse2fs, ntfs-3g
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     peers: Vec<String>,
     /// Only loads whose name has this in it (and those that make what it needs)

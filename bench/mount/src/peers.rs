@@ -1,7 +1,8 @@
 //! Who is compared, and mounts of them.
 //!
 //! Everybody is made and mounted as if nobody said otherwise, with these exceptions: nobody keeps access times (frazil and the others through FUSE
-//! do not), and ext4 makes its tables at once, so that its kernel thread does not do it during the measurement.
+//! do not), and ext4 makes its tables at once, so that its kernel thread does not do it during the measurement. `io_uring` is frazil as well, mounted while the kernel's
+//! parameter is on that lets requests come that way; it is put back at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,14 @@ use frazil_bench_common::Outcome;
 /// How long a server may take to let go of the device.
 const END_MAX: Duration = Duration::from_secs(60);
 
+/// Whether the kernel offers new mounts that their requests come through io_uring.
+const ENABLE_IO_URING: &str = "/sys/module/fuse/parameters/enable_uring";
+
 /// A filesystem.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Peer {
     Frazil,
+    IoUring,
     Ext4,
     Xfs,
     Btrfs,
@@ -28,12 +33,13 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 6] =
-        [Peer::Frazil, Peer::Ext4, Peer::Xfs, Peer::Btrfs, Peer::Fuse2fs, Peer::Ntfs3g];
+    pub(crate) const ALL: [Peer; 7] =
+        [Peer::Frazil, Peer::IoUring, Peer::Ext4, Peer::Xfs, Peer::Btrfs, Peer::Fuse2fs, Peer::Ntfs3g];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Peer::Frazil => "frazil",
+            Peer::IoUring => "io_uring",
             Peer::Ext4 => "ext4",
             Peer::Xfs => "xfs",
             Peer::Btrfs => "btrfs",
@@ -44,13 +50,17 @@ impl Peer {
 
     /// Whether a process serves it.
     fn has_server(self) -> bool {
-        matches!(self, Peer::Frazil | Peer::Fuse2fs | Peer::Ntfs3g)
+        self.is_frazil() || matches!(self, Peer::Fuse2fs | Peer::Ntfs3g)
+    }
+
+    fn is_frazil(self) -> bool {
+        matches!(self, Peer::Frazil | Peer::IoUring)
     }
 
     /// The program that makes one, and options for it.
     fn maker(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Peer::Frazil => ("frazil", &["format", "--quiet", "--force"]),
+            Peer::Frazil | Peer::IoUring => ("frazil", &["format", "--quiet", "--force"]),
             Peer::Ext4 | Peer::Fuse2fs => {
                 ("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
             }
@@ -74,6 +84,7 @@ impl Peer {
         };
         match self {
             Peer::Frazil => true,
+            Peer::IoUring => Path::new(ENABLE_IO_URING).exists(),
             Peer::Fuse2fs => is_program("fuse2fs") && is_program("mkfs.ext4"),
             Peer::Ntfs3g => is_program("ntfs-3g") && is_program("mkfs.ntfs"),
             peer => in_kernel(peer.name()) && is_program(peer.maker().0),
@@ -83,6 +94,7 @@ impl Peer {
     /// What is said if it is not there.
     pub(crate) fn why_missing(self) -> String {
         match self {
+            Peer::IoUring => format!("this kernel has no {ENABLE_IO_URING}"),
             Peer::Fuse2fs | Peer::Ntfs3g => format!("there is no program {}", self.name()),
             peer => format!("this kernel does not know it, or there is no program {}", peer.maker().0),
         }
@@ -91,7 +103,7 @@ impl Peer {
     /// Makes one on the device and mounts it.
     pub(crate) fn mount_new(self, frazil: &Path, device: &Path) -> Outcome<Mounted> {
         let (program, options) = self.maker();
-        let program = if self == Peer::Frazil { frazil } else { Path::new(program) };
+        let program = if self.is_frazil() { frazil } else { Path::new(program) };
         run(Command::new(program).args(options).arg(device))?;
         let mut mounted = Mounted {
             peer: self,
@@ -124,7 +136,7 @@ impl Mounted {
 
     fn mount(&mut self) -> Outcome {
         let mut command = match self.peer {
-            Peer::Frazil => {
+            Peer::Frazil | Peer::IoUring => {
                 let mut command = Command::new(&self.frazil);
                 command.args(["mount", "-o", "rw,noatime"]);
                 command
@@ -141,7 +153,16 @@ impl Mounted {
                 command
             }
         };
-        run(command.arg(&self.device).arg(self.dir.path()))?;
+        command.arg(&self.device).arg(self.dir.path());
+        if self.peer == Peer::IoUring {
+            let before = fs::read_to_string(ENABLE_IO_URING)?;
+            fs::write(ENABLE_IO_URING, "Y")?;
+            let mounted = run(&mut command);
+            fs::write(ENABLE_IO_URING, before)?;
+            mounted?;
+        } else {
+            run(&mut command)?;
+        }
         self.mounted = true;
         Ok(())
     }

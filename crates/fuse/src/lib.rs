@@ -2,9 +2,9 @@
 //!
 //! # The way of a request
 //!
-//! `/dev/fuse` → `session` reads it → `request` decodes it → `adapter` calls the filesystem (listings in `directory`, changes in `writer`, numbers
-//! of objects in `node_ids`, errors in `errno`) → `reply` encodes the answer → `/dev/fuse`, all in one thread and without
-//! allocating. Around it: `attach` puts the mount into the tree of directories and takes it out, `mount` is its life from
+//! `/dev/fuse` → `through_device` reads it → `session` has it answered: `request` decodes it → `adapter` calls the filesystem (listings in `directory`, changes in
+//! `writer`, numbers of objects in `node_ids`, errors in `errno`) → `reply` encodes the answer → `/dev/fuse`, all in one thread and without
+//! allocating. Where the kernel offers it, `ring` is both ends instead. Around it: `handshake` is how kernel and server agree, `attach` puts the mount into the tree of directories and takes it out, `mount` is its life from
 //! start to signal or unmount, [`daemon`] puts a process into the background, [`control`] lets commands talk to it.
 //!
 //! # Threads
@@ -22,15 +22,14 @@
 //!
 //! On the idle machine the first was 2.7 µs and the second 10 µs. Passing the turn on before long reads raises the sequential
 //! read of a file that costs 1 ns a byte to make from 0.43 to 0.60 GB/s. The way through the kernel costs 0.2 ns a byte here
-//! and 0.3 in the reader. FUSE over io_uring, which would give each core a queue, is off by default in Linux 6.18
-//! (`/sys/module/fuse/parameters/enable_uring`) and not spoken here yet; docs/performance.md has what it would bring, and what following the
-//! caller from core to core (`follow`) brings without it.
+//! and 0.3 in the reader. FUSE over io_uring gives each core a queue, if it is switched on (`/sys/module/fuse/parameters/enable_uring`): `ring`. docs/performance.md has
+//! what it brings, and what following the caller from core to core (`follow`) brings without it.
 //!
 //! # Why the protocol is spoken here
 //!
 //! fuser, the usual library, refuses interrupts, knows neither `statx` nor `O_TMPFILE`, and takes the number by which the kernel
 //! knows an object for the one that programs see. The part of the protocol that is needed is two files, without unsafe
-//! code, and owning the loop is what makes turns possible.
+//! code (of which there is some in `ring::entry` alone), and owning the loop is what makes turns possible.
 //!
 //! # Changes
 //!

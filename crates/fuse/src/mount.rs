@@ -76,7 +76,7 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
                 follow(&session, &place, options);
                 session.rings().inspect(|rings| attach::keep_up(&place.dir, rings));
             }
-            let queues = session.upgrade().and_then(|session| session.rings()?.in_use());
+            let queues = session.upgrade().and_then(|session| session.queues());
             let control = control(&place, MountCommands::new(session));
             Ok(Mount { place, ended, control, queues })
         }

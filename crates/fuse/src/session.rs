@@ -141,6 +141,11 @@ impl<F: Filesystem> Session<F> {
         self.rings.as_ref()
     }
 
+    /// Through how many queues of io_uring requests come, if they do.
+    pub(crate) fn queues(&self) -> Option<usize> {
+        self.rings.as_ref().and_then(|rings| rings.in_use())
+    }
+
     /// Tells the kernel what has changed. Unless it is only about attributes of an open file, for threads that hold no lock and answer no
     /// request: it may have to wait for answers.
     pub(crate) fn notify(&self, notice: &Notice<'_>) {
@@ -209,7 +214,7 @@ impl<F: Filesystem> Session<F> {
         Handled::Answered(Answered { unique: request.unique, caller: request.pid, outcome })
     }
 
-    /// Does what is to be done when whoever asked has his answer.
+    /// Does what is left to do about a request that was answered.
     pub(crate) fn after(&self, seat: &Seat<F>, answered: &Answered, reply: &Reply) {
         let Some(node) = reply.accessed.filter(|_| answered.outcome.is_ok()) else { return };
         let note = AssertUnwindSafe(|| self.adapter.accesses.note(self.adapter.fs.writer(), node));

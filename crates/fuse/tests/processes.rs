@@ -210,6 +210,8 @@ fn a_dead_mount_is_named_and_cleared(place: &Place) {
     let mut server = place.foreground();
     server.kill().unwrap();
     server.wait().unwrap();
+    // The kernel takes a moment to find out if requests came through io_uring.
+    wait_until(|| rustix::fs::statvfs(&place.dir).err() == Some(rustix::io::Errno::NOTCONN));
     let output = place.command("foreground").output().unwrap();
     let expected = format!(
         "error: {0} is a mount whose process has died; clear it with: umount {0}\n",

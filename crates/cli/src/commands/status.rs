@@ -17,7 +17,7 @@ use crate::stop::{Done, Outcome, Stop};
 #[command(after_help = "\
 It works whatever the volume is doing: nothing is asked of the filesystem itself.
 
-JSON fields: mount (pid, uid, version, read_only, age_ns), lifecycle (state, read_only, since_ns, stage, holders: token, who, age_ns, left_ns;
+JSON fields: mount (pid, uid, version, read_only, age_ns, io_uring_queues), lifecycle (state, read_only, since_ns, stage, holders: token, who, age_ns, left_ns;
 under_way, blocked, to_write: name, count; error, on_error), volume (uuid, label, space in bytes), journal (seq, seq_ondisk, flushed_seq,
 last_seq, entries, waiters, under_pressure, waiting_for_device_space, halted, free: now, after discards, after a flush; size,
 pinned_entries, pins, writes: with and without flush; bytes_written, waits), engine (dirty_nodes, buffered_keys), moved (buckets, bytes,
@@ -113,9 +113,10 @@ pub(super) fn head(live: &Live, status: &StatusReport, out: &mut Out) -> Result<
     let mount = &status.mount;
     let access = if mount.read_only || status.lifecycle.read_only { "read-only" } else { "read-write" };
     let (dir, age) = (live.mount.mount_point.display(), Span(mount.age_ns));
+    let way = if mount.io_uring_queues.is_some() { " through io_uring" } else { "" };
     writeln!(
         out,
-        "{dir}: {access}, mounted {age} ago, served by process {} (frazil {})",
+        "{dir}: {access}, mounted {age} ago, served by process {}{way} (frazil {})",
         mount.pid, mount.version
     )?;
     Ok(())

@@ -189,7 +189,7 @@ impl<F: Filesystem> MountCommands<F> {
         };
         let (waiting, waiting_count) = status::waiting(&session.in_flight().waiters());
         Ok(StatusReport {
-            mount: MountReport::of_this_process(live.is_none(), self.since),
+            mount: MountReport::of_this_process(live.is_none(), self.since, session.queues()),
             volume,
             lifecycle: LifecycleReport::of(session.lifecycle().status(), &self.holds),
             journal: live.map(|live| JournalReport::of(&live.journal().status())),

@@ -57,6 +57,8 @@ pub struct MountReport {
     pub read_only: bool,
     /// Time since it was mounted, in nanoseconds.
     pub age_ns: u64,
+    /// Through how many queues of io_uring requests come; `None`: through `/dev/fuse`.
+    pub io_uring_queues: Option<usize>,
 }
 
 /// Whether a volume can be changed, and who keeps it from that (spec 70 §7.2).
@@ -239,13 +241,18 @@ pub struct WaitingReport {
 }
 
 impl MountReport {
-    pub(crate) fn of_this_process(read_only: bool, since: Instant) -> MountReport {
+    pub(crate) fn of_this_process(
+        read_only: bool,
+        since: Instant,
+        io_uring_queues: Option<usize>,
+    ) -> MountReport {
         MountReport {
             pid: std::process::id(),
             uid: rustix::process::geteuid().as_raw(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             read_only,
             age_ns: nanos(since.elapsed()),
+            io_uring_queues,
         }
     }
 }

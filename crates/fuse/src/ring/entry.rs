@@ -88,9 +88,11 @@ impl Entry {
     /// Makes it known to the kernel, which may put a request in it from now on. To be called by the thread that will use it.
     pub(super) fn registered(mut self, device: &File, bell: &OwnedFd) -> io::Result<Entry> {
         self.ring.submitter().register_enable_rings()?;
+        // The device, as number 0 of the ring.
+        self.ring.submitter().register_files(&[device.as_raw_fd()])?;
         self.bell = bell.as_raw_fd();
         self.listen()?;
-        self.command(device, REGISTER)?;
+        self.command(REGISTER)?;
         // What is refused is so at once.
         let refused = self.ring.completion().find(|done| done.user_data() == ENTRY && done.result() < 0);
         match refused {
@@ -100,8 +102,8 @@ impl Entry {
     }
 
     /// Hands over what [`answer`](Entry::answer) put in place, and asks for the next request, at the next [`wait`](Entry::wait).
-    pub(super) fn commit(&mut self, device: &File) -> io::Result<()> {
-        self.command(device, COMMIT_AND_FETCH)
+    pub(super) fn commit(&mut self) -> io::Result<()> {
+        self.command(COMMIT_AND_FETCH)
     }
 
     /// Has the kernel take at once what was handed over. True if it had the next request at hand.
@@ -111,13 +113,17 @@ impl Entry {
     }
 
     /// Waits for a request or the bell. True if it is a request. An error is the end: the mount is gone.
-    pub(super) fn wait(&mut self, device: &File) -> io::Result<bool> {
+    pub(super) fn wait(&mut self) -> io::Result<bool> {
         loop {
-            match self.ring.submitter().submit_with_args_and_flags(1, &types::SubmitArgs::new(), self.flags) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
+            let (ring, nothing) = (self.ring.submitter(), types::SubmitArgs::new());
+            match ring
+                .submit_with_args_and_flags(1, &nothing, self.flags)
+                .map_err(|e| Code::from_io_error(&e))
+            {
+                Ok(_) | Err(Some(Code::INTR | Code::AGAIN | Code::BUSY)) => {}
+                Err(code) => return Err(code.unwrap_or(Code::IO).into()),
             }
-            match self.came(device)? {
+            match self.came()? {
                 (true, _) => return Ok(true),
                 (false, true) => return Ok(false),
                 (false, false) => {}
@@ -126,14 +132,14 @@ impl Entry {
     }
 
     /// Looks for a request, as [`wait`](Entry::wait), but does not wait.
-    pub(super) fn look(&mut self, device: &File) -> io::Result<bool> {
+    pub(super) fn look(&mut self) -> io::Result<bool> {
         // SAFETY: Without arguments, nothing is pointed to.
         unsafe { self.ring.submitter().enter::<()>(0, 0, EnterFlags::GETEVENTS.bits(), None) }?;
-        Ok(self.came(device)?.0)
+        Ok(self.came()?.0)
     }
 
     /// Whether there is a request, and whether the bell was rung.
-    fn came(&mut self, device: &File) -> io::Result<(bool, bool)> {
+    fn came(&mut self) -> io::Result<(bool, bool)> {
         let (mut request, mut bell) = (false, false);
         let (mut disturbed, mut deaf) = (false, false);
         for done in self.ring.completion() {
@@ -150,7 +156,7 @@ impl Entry {
             }
         }
         if disturbed {
-            self.command(device, self.last)?;
+            self.command(self.last)?;
         }
         if deaf {
             self.listen()?;
@@ -165,12 +171,12 @@ impl Entry {
     }
 
     /// Queues a command about the entry.
-    fn command(&mut self, device: &File, command: u32) -> io::Result<()> {
+    fn command(&mut self, command: u32) -> io::Result<()> {
         self.last = command;
         let mut bytes = [0; 80];
         bytes[8..16].copy_from_slice(&self.pages[COMMIT_ID..COMMIT_ID + 8]);
         bytes[16..18].copy_from_slice(&self.queue.to_ne_bytes());
-        let built = opcode::UringCmd80::new(types::Fd(device.as_raw_fd()), command).cmd(bytes);
+        let built = opcode::UringCmd80::new(types::Fixed(0), command).cmd(bytes);
         if command != REGISTER {
             return self.push(&built.build().user_data(ENTRY));
         }

@@ -10,9 +10,8 @@
 //! is thawed keeps its thread, too; there are as many as programs that wait, up to a limit. The kernel does not take entries back, so threads stay until the end.
 //!
 //! **Requests that are left lying.** The kernel puts a request in an entry that is free when the request is made, or when an answer is handed over. An entry that is registered while
-//! requests lie in the queue gets none of them. So if all threads of a queue have left their desks before others came, requests may lie there although there are entries again:
-//! until the next answer of that queue, which may be never while a volume is frozen. Then somebody has to ask for something on that processor
-//! ([`Rings::next_behind`]), until an answer finds the queue empty.
+//! requests lie in the queue gets none of them: they lie there until the next answer of that queue, which may be never while a volume is frozen. So when
+//! a thread has come later than the first ones, somebody has to ask for something on that processor ([`Rings::next_behind`]), until an answer finds the queue empty.
 //!
 //! **What still comes through `/dev/fuse`:** what the kernel forgets, and interrupts; everything, if registering entries fails.
 //!
@@ -159,11 +158,14 @@ impl Rings {
         let at = &self.queues[usize::from(queue)];
         desk.left.store(true, Ordering::Release);
         self.tell_heard();
-        let present = at.present.fetch_sub(1, Ordering::AcqRel) - 1;
-        if present == 0 && !at.behind.swap(true, Ordering::AcqRel) {
+        at.present.fetch_sub(1, Ordering::AcqRel) <= PRESENT_MIN && self.expect(queue)
+    }
+
+    /// Requests may have lain in the queue when an entry was registered.
+    fn is_late(&self, queue: u16) {
+        if !self.queues[usize::from(queue)].behind.swap(true, Ordering::AcqRel) {
             self.look_again();
         }
-        present < PRESENT_MIN && self.expect(queue)
     }
 
     /// An answer was handed over, and the queue was empty.

@@ -44,10 +44,11 @@ impl<F: Filesystem> Session<F> {
     /// Starts one more thread for a queue, which is counted already.
     pub(crate) fn serve_beside(self: &Arc<Self>, running: &Sender<Running>, queue: u16) {
         let started = spawn("frazil-ring", self, running, move |session, running| {
-            session.serve_ring(running, queue, Entry::new(queue), |done| {
+            session.serve_ring(running, queue, Entry::new(queue), |done| match (done, session.rings()) {
+                (Ok(()), Some(rings)) => rings.is_late(queue),
+                (Ok(()), None) => {}
                 // Requests wait until another thread is back.
-                let _ =
-                    done.inspect_err(|error| tracing::warn!("no more requests of queue {queue}: {error}"));
+                (Err(error), _) => tracing::warn!("no more requests of queue {queue}: {error}"),
             });
         });
         if let (Err(error), Some(rings)) = (started, self.rings()) {
@@ -97,9 +98,9 @@ impl<F: Filesystem> Session<F> {
         seat.reading.set(true);
         rings.come_back(entry.queue(), desk);
         let mut time = rings.rung.load(Ordering::Acquire);
-        if !entry.wait(&self.device)? {
+        if !entry.wait()? {
             time = rings.rung.load(Ordering::Acquire);
-            if !entry.look(&self.device)? {
+            if !entry.look()? {
                 desk.idle.store(time, Ordering::Release);
                 desk.heard.store(time, Ordering::Release);
                 rings.tell_heard();
@@ -113,18 +114,15 @@ impl<F: Filesystem> Session<F> {
             // As many may be parked as there are programs, and each with a mebibyte.
             entry.release_memory();
         }
+        // Before the answer: with it the entry is free, and who asks next must not wait for this.
+        self.after(seat, &answered, reply);
         if !seat.reading.get() {
             self.in_flight().claim(answered.unique);
         }
         entry.answer(answered.unique, answered.outcome, reply);
-        entry.commit(&self.device)?;
+        entry.commit()?;
         if rings.is_behind(entry.queue()) && !entry.submit()? {
             rings.is_up_to_date(entry.queue());
-        }
-        if reply.accessed.is_some() {
-            // Who asked need not wait for what follows.
-            entry.submit()?;
-            self.after(seat, &answered, reply);
         }
         desk.busy.store(false, Ordering::Relaxed);
         if desk.heard.swap(time, Ordering::Release) != time {
