@@ -266,3 +266,85 @@ fn with_len(command: squeue::Entry128, len: u32) -> squeue::Entry128 {
     // SAFETY: As before; any bytes are a command.
     unsafe { mem::transmute::<[u8; 128], squeue::Entry128>(bytes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Change;
+    use crate::request::{Op, Request};
+
+    /// An entry in which the kernel has put a request with these arguments and this payload.
+    fn entry(opcode: u32, arguments: &[u8], payload: &[u8]) -> Entry {
+        let mut entry = Entry::new(0).unwrap();
+        let len = (request::HEADER_BYTES + arguments.len() + payload.len()) as u32;
+        entry.pages[..4].copy_from_slice(&len.to_ne_bytes());
+        entry.pages[4..8].copy_from_slice(&opcode.to_ne_bytes());
+        entry.pages[8] = 77;
+        entry.pages[ARGUMENTS..ARGUMENTS + arguments.len()].copy_from_slice(arguments);
+        entry.pages[PAYLOAD_BYTES..PAYLOAD_BYTES + 4].copy_from_slice(&(payload.len() as u32).to_ne_bytes());
+        entry.pages[BODY..BODY + payload.len()].copy_from_slice(payload);
+        entry
+    }
+
+    /// What the kernel would fetch.
+    fn reply(entry: &Entry) -> (&[u8], &[u8]) {
+        (&entry.pages[..reply::HEADER_BYTES], &entry.pages[BODY..BODY + entry.number(PAYLOAD_BYTES) as usize])
+    }
+
+    #[test]
+    fn a_request_is_in_one_piece_and_the_reply_where_the_kernel_fetches_it() {
+        let (mut spare, mut made) = (Pages::new(100), Reply::new());
+        let arguments = [&8u32.to_ne_bytes()[..], &[0; 4]].concat();
+        let mut getxattr = entry(22, &arguments, b"user.x\0");
+        let where_from = made.pages().as_ptr();
+        getxattr.attend(&mut spare, &mut made, |bytes, reply| {
+            let request = Request::decode(bytes).unwrap();
+            assert_eq!((request.unique, request.op), (Unique(77), Op::Getxattr { name: b"user.x", size: 8 }));
+            reply.clear();
+            reply.put(b"value");
+        });
+        assert_eq!(made.pages().as_ptr(), where_from);
+        getxattr.answer(Unique(77), Ok(()), &mut made);
+        let header = [&21u32.to_ne_bytes()[..], &[0; 4], &77u64.to_ne_bytes()].concat();
+        assert_eq!(reply(&getxattr), (&header[..], &b"value"[..]));
+        getxattr.answer(Unique(77), Err(Errno::IO), &mut made);
+        assert_eq!(reply(&getxattr).1, b"");
+    }
+
+    #[test]
+    fn data_of_a_write_stay_where_they_are() {
+        let (mut spare, mut made) = (Pages::new(100), Reply::new());
+        let data = vec![0x5a; 1 << 20];
+        let mut arguments = [0; 40];
+        arguments[16..20].copy_from_slice(&(1u32 << 20).to_ne_bytes());
+        let mut write = entry(request::WRITE, &arguments, &data);
+        let place = write.pages[BODY..].as_ptr();
+        write.attend(&mut spare, &mut made, |bytes, reply| {
+            let Op::Change(Change::Write { data, .. }) = Request::decode(bytes).unwrap().op else { panic!() };
+            assert_eq!((data.as_ptr(), data.len()), (place, 1 << 20));
+            reply.clear();
+            reply.written(1 << 20);
+        });
+        write.release_memory();
+        write.answer(Unique(77), Ok(()), &mut made);
+        assert_eq!(reply(&write).1, [&(1u32 << 20).to_ne_bytes()[..], &[0; 4]].concat());
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_no_request() {
+        for (len, payload_bytes) in [(0, u32::MAX), (u32::MAX, 0), (u32::MAX, u32::MAX), (40, 200), (500, 0)]
+        {
+            for opcode in [1, request::WRITE] {
+                let (mut spare, mut made) = (Pages::new(100), Reply::new());
+                let mut broken = entry(opcode, &[0xff; 128], b"");
+                broken.pages[..4].copy_from_slice(&u32::to_ne_bytes(len));
+                broken.pages[PAYLOAD_BYTES..PAYLOAD_BYTES + 4].copy_from_slice(&payload_bytes.to_ne_bytes());
+                broken.attend(&mut spare, &mut made, |bytes, _| {
+                    let request = Request::decode(bytes);
+                    let known = request.map(|request| request.op);
+                    assert!(matches!(known, None | Some(Op::Malformed)), "{len} {payload_bytes}: {known:?}");
+                });
+            }
+        }
+    }
+}
