@@ -42,7 +42,8 @@ const SYNC_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long it is tried to have the mount table say that it is read-only, and the pause between.
 const SHOW_MAX: Duration = Duration::from_secs(10);
 const SHOW_PAUSE: Duration = Duration::from_millis(10);
-/// Pause when no process could be started.
+/// For how long requests may be left lying before something is done about it, and the pause when no process could be started.
+const BEHIND_MIN: Duration = Duration::from_millis(30);
 const BEHIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// How to mount.
@@ -330,12 +331,16 @@ pub(crate) fn keep_up(dir: &Path, rings: &Arc<Rings>) {
     let started = thread::Builder::new().name("frazil-behind".into()).spawn(move || {
         let follow = Follow::new();
         while let Some(cpu) = rings.next_behind() {
+            // As a rule somebody gets an answer meanwhile. And whoever looks at the mount keeps it from being unmounted.
+            thread::sleep(BEHIND_MIN);
             // The process runs where the thread does that starts it.
             follow.roam();
             follow.stay_on(cpu);
-            if let Err(error) = on_mount("stat", &dir) {
-                tracing::warn!("requests may wait for others on processor {cpu}: {error}");
-                thread::sleep(BEHIND_PAUSE);
+            while rings.is_behind(cpu) {
+                if let Err(error) = on_mount("stat", &dir) {
+                    tracing::warn!("requests may wait for others on processor {cpu}: {error}");
+                    thread::sleep(BEHIND_PAUSE);
+                }
             }
         }
     });

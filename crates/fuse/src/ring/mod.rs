@@ -142,8 +142,11 @@ impl Rings {
 
     /// There will be no more requests.
     pub(crate) fn end(&self) {
-        *self.thaw.0.lock() = true;
-        self.thaw.1.notify_all();
+        let (lock, changed) = &self.thaw;
+        let mut ended = lock.lock();
+        *ended = true;
+        self.queues.iter().for_each(|queue| queue.behind.store(false, Ordering::Release));
+        changed.notify_all();
     }
 
     /// A thread comes, to its desk.
@@ -163,9 +166,10 @@ impl Rings {
 
     /// Requests may have lain in the queue when an entry was registered.
     fn is_late(&self, queue: u16) {
-        if !self.queues[usize::from(queue)].behind.swap(true, Ordering::AcqRel) {
-            self.look_again();
-        }
+        let (lock, changed) = &self.thaw;
+        let ended = lock.lock();
+        self.queues[usize::from(queue)].behind.store(!*ended, Ordering::Release);
+        changed.notify_all();
     }
 
     /// An answer was handed over, and the queue was empty.
@@ -173,13 +177,14 @@ impl Rings {
         self.queues[usize::from(queue)].behind.store(false, Ordering::Release);
     }
 
-    fn is_behind(&self, queue: u16) -> bool {
-        self.queues[usize::from(queue)].behind.load(Ordering::Acquire)
+    /// Whether requests may be lying in the queue of a processor.
+    pub(crate) fn is_behind(&self, cpu: usize) -> bool {
+        self.queues[cpu].behind.load(Ordering::Acquire)
     }
 
     /// Waits until requests may be lying in a queue, and returns its processor, on which something is to be asked for, and answered. `None` at the end.
     pub(crate) fn next_behind(&self) -> Option<usize> {
-        let behind = || self.queues.iter().position(|queue| queue.behind.load(Ordering::Acquire));
+        let behind = || (0..self.queues.len()).find(|cpu| self.is_behind(*cpu));
         self.wait_while(|| behind().is_none()).then(behind).flatten()
     }
 

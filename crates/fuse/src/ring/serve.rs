@@ -121,7 +121,7 @@ impl<F: Filesystem> Session<F> {
         }
         entry.answer(answered.unique, answered.outcome, reply);
         entry.commit()?;
-        if rings.is_behind(entry.queue()) && !entry.submit()? {
+        if rings.is_behind(entry.queue().into()) && !entry.submit()? {
             rings.is_up_to_date(entry.queue());
         }
         desk.busy.store(false, Ordering::Relaxed);
