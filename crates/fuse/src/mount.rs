@@ -18,7 +18,7 @@ use std::{fs, thread};
 
 use frazil_device::mounts;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Resource};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -183,6 +183,7 @@ pub fn serve<F: Filesystem>(
     // Before the mount, so that no signal can end the process between mount and unmount.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(|err| Error::system("handle signals for", dir, err))?;
+    allow_many_files();
     let mount = mount(fs, dir, options)?;
     if let Err(err) = ready.map_or(Ok(()), Ready::announce) {
         // Whoever started this is gone and will never know that the volume is mounted.
@@ -206,6 +207,14 @@ pub fn serve<F: Filesystem>(
     });
     wait_for_end(&received);
     Ok(())
+}
+
+/// As many open files as the process may have: through io_uring each request that waits needs one.
+fn allow_many_files() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // An error leaves it as it was, and fewer can wait.
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
 }
 
 /// What happens to a mount that is served.
