@@ -14,8 +14,8 @@
 //!
 //! All changes come through the kernel (but subvolumes that come and go, of which it is told: [`crate::notify`]), so it knows when what it caches changes, and names and attributes stay valid for ever as on a
 //! read-only mount. (On a volume that can fold case, one change touches names the kernel does not think of; there, names are valid for no time.)
-//! Writes come as they are made. The kernel could collect them (`WRITEBACK_CACHE`), but would keep sizes and times of its own then, of which a
-//! crash knows nothing: a file that was written and not synced would have a size without content. `O_APPEND` is the kernel's: it holds
+//! Writes come as they are made. The kernel could collect them (`WRITEBACK_CACHE`), but would acknowledge then what nobody has promised room for, and
+//! `close` could not be killed in a freeze; docs/performance.md has what it would bring. `O_APPEND` is the kernel's: it holds
 //! the lock of the file, knows its size, and sends the offset. Access times are ours ([`crate::access`]).
 //!
 //! # When a volume is frozen
