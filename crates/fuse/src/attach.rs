@@ -12,7 +12,7 @@ use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -42,8 +42,11 @@ const SYNC_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long it is tried to have the mount table say that it is read-only, and the pause between.
 const SHOW_MAX: Duration = Duration::from_secs(10);
 const SHOW_PAUSE: Duration = Duration::from_millis(10);
-/// For how long requests may be left lying before something is done about it, and the pause when no process could be started.
+/// For how long requests may be left lying before something is done about it, or something else; how often is looked whether it helped; how many may try;
+/// and the pause when no process could be started.
 const BEHIND_MIN: Duration = Duration::from_millis(30);
+const BEHIND_LOOK_EVERY: Duration = Duration::from_millis(1);
+const ASKING_MAX: usize = 8;
 const BEHIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// How to mount.
@@ -320,9 +323,13 @@ pub(crate) fn sync_pages(dir: &Path, traffic: Traffic) -> BeforeRest {
 /// Runs `sync -f DIR` (`syncfs`) or `stat -f DIR` (a request that is never answered from a cache). These are processes of their own, because a thread of the
 /// serving process that waits for the mount could not be killed with it: it would keep the connection open that it waits for.
 fn on_mount(program: &str, dir: &Path) -> io::Result<bool> {
+    command_on_mount(program, dir).status().map(|status| status.success())
+}
+
+fn command_on_mount(program: &str, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg("-f").arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().map(|status| status.success())
+    command
 }
 
 /// Asks for something on a processor in whose queue requests are left lying, until the end.
@@ -330,6 +337,7 @@ pub(crate) fn keep_up(dir: &Path, rings: &Arc<Rings>) {
     let (dir, rings) = (dir.to_path_buf(), Arc::clone(rings));
     let started = thread::Builder::new().name("frazil-behind".into()).spawn(move || {
         let follow = Follow::new();
+        let mut asking = Vec::new();
         while let Some(cpu) = rings.next_behind() {
             // As a rule somebody gets an answer meanwhile. And whoever looks at the mount keeps it from being unmounted.
             thread::sleep(BEHIND_MIN);
@@ -337,9 +345,19 @@ pub(crate) fn keep_up(dir: &Path, rings: &Arc<Rings>) {
             follow.roam();
             follow.stay_on(cpu);
             while rings.is_behind(cpu) {
-                if let Err(error) = on_mount("stat", &dir) {
-                    tracing::warn!("requests may wait for others on processor {cpu}: {error}");
-                    thread::sleep(BEHIND_PAUSE);
+                asking.retain_mut(is_asking);
+                match (asking.len() < ASKING_MAX).then(|| command_on_mount("stat", &dir).spawn()) {
+                    Some(Ok(process)) => asking.push(process),
+                    Some(Err(error)) => {
+                        tracing::warn!("requests may wait for others on processor {cpu}: {error}");
+                        thread::sleep(BEHIND_PAUSE);
+                    }
+                    None => {}
+                }
+                // What it asks for may be left lying itself: then the next one has to help.
+                let deadline = Instant::now() + BEHIND_MIN;
+                while asking.last_mut().is_some_and(is_asking) && Instant::now() < deadline {
+                    thread::sleep(BEHIND_LOOK_EVERY);
                 }
             }
         }
@@ -347,6 +365,11 @@ pub(crate) fn keep_up(dir: &Path, rings: &Arc<Rings>) {
     if let Err(error) = started {
         tracing::warn!("no thread: {error}");
     }
+}
+
+/// Whether a process has not ended.
+fn is_asking(process: &mut Child) -> bool {
+    matches!(process.try_wait(), Ok(None))
 }
 
 /// Has the mount table say that it is read-only, if we may: the kernel does not know that a volume died. Does not wait.

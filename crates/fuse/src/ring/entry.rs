@@ -55,6 +55,9 @@ pub(crate) struct Entry {
     bell: RawFd,
     /// The last command, to be repeated if it was disturbed.
     last: u32,
+    /// A request has come, the bell was rung, and nobody has been told.
+    request: bool,
+    bell_rang: bool,
     /// The body of the reply was made in `pages`.
     lent: bool,
     /// Kernels before 6.15 count a thread that waits here as waiting for a disk.
@@ -75,6 +78,8 @@ impl Entry {
             queue,
             bell: -1,
             last: REGISTER,
+            request: false,
+            bell_rang: false,
             lent: false,
             flags,
         })
@@ -106,15 +111,23 @@ impl Entry {
         self.command(COMMIT_AND_FETCH)
     }
 
-    /// Has the kernel take at once what was handed over. True if it had the next request at hand.
-    pub(super) fn submit(&mut self) -> io::Result<bool> {
+    /// Hands it over at once. True if the kernel had the next request at hand.
+    pub(super) fn commit_now(&mut self) -> io::Result<bool> {
+        self.commit()?;
         self.ring.submit()?;
-        Ok(!self.ring.completion().is_empty())
+        self.look_around()?;
+        Ok(self.request)
     }
 
     /// Waits for a request or the bell. True if it is a request. An error is the end: the mount is gone.
     pub(super) fn wait(&mut self) -> io::Result<bool> {
         loop {
+            if mem::take(&mut self.request) {
+                return Ok(true);
+            }
+            if mem::take(&mut self.bell_rang) {
+                return Ok(false);
+            }
             let (ring, nothing) = (self.ring.submitter(), types::SubmitArgs::new());
             match ring
                 .submit_with_args_and_flags(1, &nothing, self.flags)
@@ -123,32 +136,32 @@ impl Entry {
                 Ok(_) | Err(Some(Code::INTR | Code::AGAIN | Code::BUSY)) => {}
                 Err(code) => return Err(code.unwrap_or(Code::IO).into()),
             }
-            match self.came()? {
-                (true, _) => return Ok(true),
-                (false, true) => return Ok(false),
-                (false, false) => {}
-            }
+            self.take_note()?;
         }
     }
 
     /// Looks for a request, as [`wait`](Entry::wait), but does not wait.
     pub(super) fn look(&mut self) -> io::Result<bool> {
-        // SAFETY: Without arguments, nothing is pointed to.
-        unsafe { self.ring.submitter().enter::<()>(0, 0, EnterFlags::GETEVENTS.bits(), None) }?;
-        Ok(self.came()?.0)
+        self.look_around()?;
+        Ok(mem::take(&mut self.request))
     }
 
-    /// Whether there is a request, and whether the bell was rung.
-    fn came(&mut self) -> io::Result<(bool, bool)> {
-        let (mut request, mut bell) = (false, false);
+    fn look_around(&mut self) -> io::Result<()> {
+        // SAFETY: Without arguments, nothing is pointed to.
+        unsafe { self.ring.submitter().enter::<()>(0, 0, EnterFlags::GETEVENTS.bits(), None) }?;
+        self.take_note()
+    }
+
+    /// Notes what has come.
+    fn take_note(&mut self) -> io::Result<()> {
         let (mut disturbed, mut deaf) = (false, false);
         for done in self.ring.completion() {
             match (done.user_data(), done.result()) {
                 (BELL, _) => {
-                    bell = true;
+                    self.bell_rang = true;
                     deaf |= !cqueue::more(done.flags());
                 }
-                (_, 0) => request = true,
+                (_, 0) => self.request = true,
                 (_, code) => match Code::from_raw_os_error(-code) {
                     Code::INTR | Code::AGAIN => disturbed = true,
                     code => return Err(code.into()),
@@ -161,7 +174,7 @@ impl Entry {
         if deaf {
             self.listen()?;
         }
-        Ok((request, bell))
+        Ok(())
     }
 
     /// Queues a command to be told whenever the bell is rung.

@@ -48,11 +48,11 @@ impl<F: Filesystem> Session<F> {
                 (Ok(()), Some(rings)) => rings.is_late(queue),
                 (Ok(()), None) => {}
                 // Requests wait until another thread is back.
-                (Err(error), _) => tracing::warn!("no more requests of queue {queue}: {error}"),
+                (Err(error), _) => tell(queue, &error),
             });
         });
         if let (Err(error), Some(rings)) = (started, self.rings()) {
-            tracing::warn!("no more requests of queue {queue}: {error}");
+            tell(queue, &error);
             rings.go(queue, None);
         }
     }
@@ -79,7 +79,12 @@ impl<F: Filesystem> Session<F> {
         let sitting = seat.clone();
         waiting::on_wait(Rc::new(move || sitting.leave()));
         let (mut spare, mut reply) = (Pages::new(REQUEST_BYTES_MAX), Reply::new());
-        while self.serve_one(rings, &seat, &desk, &mut entry, (&mut spare, &mut reply)).is_ok() {}
+        let end = loop {
+            if let Err(end) = self.serve_one(rings, &seat, &desk, &mut entry, (&mut spare, &mut reply)) {
+                break end;
+            }
+        };
+        tell(queue, &end);
         // The seat outlives this function in the thread's memory; the session must not.
         waiting::on_wait(Rc::new(|| {}));
         rings.go(queue, Some(&desk));
@@ -120,8 +125,9 @@ impl<F: Filesystem> Session<F> {
             self.in_flight().claim(answered.unique);
         }
         entry.answer(answered.unique, answered.outcome, reply);
-        entry.commit()?;
-        if rings.is_behind(entry.queue().into()) && !entry.submit()? {
+        if !rings.is_behind(entry.queue().into()) {
+            entry.commit()?;
+        } else if !entry.commit_now()? {
             rings.is_up_to_date(entry.queue());
         }
         desk.busy.store(false, Ordering::Relaxed);
@@ -152,5 +158,12 @@ impl<F: Filesystem> Session<F> {
             };
             seat.waits_from.set(Some(since));
         }
+    }
+}
+
+/// Says why there is no thread, or none any more, for requests of a queue, unless the mount is gone.
+fn tell(queue: u16, error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted) {
+        tracing::warn!("requests of queue {queue} wait for each other: {error}");
     }
 }
