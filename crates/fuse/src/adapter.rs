@@ -34,8 +34,8 @@ pub(crate) const READ_BYTES_MAX: u32 = 1 << 20;
 /// another thread to come in, and the other core can work on the next one meanwhile.
 pub(crate) const LONG_BYTES: u32 = 64 << 10;
 
-/// How long the removal of files is waited for by who asks how much space there is, and by who found none, or no more of his quota.
-const STATFS_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long the removal of files is waited for by who asks how much space there is, or by whom it is used, and by who found none, or no more of his quota.
+pub(crate) const ASKING_WAIT_MAX: Duration = Duration::from_secs(2);
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Name of an attribute of the root directory that is not stored: the process that serves the mount, in decimal.
@@ -151,7 +151,7 @@ impl<F: Filesystem> Adapter<F> {
                 directory::list(self, node, directory::Range { offset, size, plus }, reply)?;
             }
             Op::Statfs => {
-                self.finish_removals(None, STATFS_WAIT_MAX);
+                self.finish_removals(None, ASKING_WAIT_MAX);
                 reply.statfs(&self.fs.statfs()?);
             }
             Op::Getxattr { name, size } => self.getxattr(node, name, size, reply)?,

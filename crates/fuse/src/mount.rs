@@ -72,11 +72,11 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
     match Session::start(device, adapter) {
         Ok((ended, session)) => {
             attach::raise_readahead(&place.dir, READAHEAD_KIB);
-            if let Some(session) = session.upgrade() {
+            let queues = session.upgrade().and_then(|session| {
                 follow(&session, &place, options);
-                session.rings().inspect(|rings| attach::keep_up(&place.dir, rings));
-            }
-            let queues = session.upgrade().and_then(|session| session.queues());
+                session.rings_in_use().inspect(|rings| attach::keep_up(&place.dir, rings));
+                session.queues()
+            });
             let control = control(&place, MountCommands::new(session));
             Ok(Mount { place, ended, control, queues })
         }

@@ -143,7 +143,12 @@ impl<F: Filesystem> Session<F> {
 
     /// Through how many queues of io_uring requests come, if they do.
     pub(crate) fn queues(&self) -> Option<usize> {
-        self.rings.as_ref().and_then(|rings| rings.in_use())
+        self.rings_in_use().map(|rings| rings.len())
+    }
+
+    /// Where requests come from instead of `/dev/fuse`.
+    pub(crate) fn rings_in_use(&self) -> Option<&Arc<Rings>> {
+        self.rings().filter(|rings| rings.are_in_use())
     }
 
     /// Tells the kernel what has changed. Unless it is only about attributes of an open file, for threads that hold no lock and answer no
@@ -156,7 +161,7 @@ impl<F: Filesystem> Session<F> {
     /// Lets callers go that are being killed.
     fn watch(&self) {
         let mut reply = Reply::new();
-        self.in_flight.watch(|unique| match self.rings().filter(|rings| rings.in_use().is_some()) {
+        self.in_flight.watch(|unique| match self.rings_in_use() {
             Some(rings) => rings.look_again(),
             None => self.send(unique, Err(Errno::INTR), &mut reply),
         });
@@ -248,7 +253,7 @@ impl<F: Filesystem> Session<F> {
 
     /// Through io_uring requests come in no order, but the answers to some are to be true of what was asked before. See [`crate::fence`] for `/dev/fuse`.
     fn read_what_came_before(&self) {
-        if let Some(rings) = self.rings().filter(|rings| rings.in_use().is_some()) {
+        if let Some(rings) = self.rings_in_use() {
             waiting::about_to_wait();
             rings.read_all();
             self.reading.read_all();
@@ -304,8 +309,8 @@ pub(crate) fn spawn<F: Filesystem>(
 pub(crate) enum Place {
     /// Out of the device, when it is its turn, or from what was put aside.
     Device,
-    /// From the queue of this number.
-    Ring(u16, Arc<Desk>),
+    /// From the queue at which it has this desk.
+    Ring(Arc<Rings>, Arc<Desk>),
 }
 
 /// What a thread knows about its requests.
@@ -316,7 +321,7 @@ pub(crate) struct Seat<F> {
     /// Others get no request while it answers this one.
     pub(crate) reading: Cell<bool>,
     /// The request it is answering, the thread that waits for it, and what it asks for.
-    request: Cell<(Unique, u32, Kind)>,
+    pub(crate) request: Cell<(Unique, u32, Kind)>,
     /// When the request began to wait, if it did.
     pub(crate) waits_from: Cell<Option<Instant>>,
     /// Where it runs.
@@ -348,8 +353,8 @@ impl<F: Filesystem> Seat<F> {
         self.waits_from.set(Some(now));
         // Before anybody can read an interrupt for it.
         session.in_flight.add(unique, pid, (kind, now));
-        match (&self.place, session.rings()) {
-            (Place::Device, _) => {
+        match &self.place {
+            Place::Device => {
                 if session.reading.turn.leave() == Left::NeedsThread
                     && spawn("frazil-fuse", &session, &self.running, Session::serve).is_err()
                 {
@@ -357,12 +362,7 @@ impl<F: Filesystem> Seat<F> {
                     session.reading.turn.not_started();
                 }
             }
-            (Place::Ring(queue, desk), Some(rings)) => {
-                if rings.leave(*queue, desk) {
-                    session.serve_beside(&self.running, *queue);
-                }
-            }
-            (Place::Ring(..), None) => {}
+            Place::Ring(rings, desk) => session.leave_desk(&self.running, rings, desk),
         }
     }
 }

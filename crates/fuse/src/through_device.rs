@@ -24,7 +24,7 @@ use crate::handshake::{REQUEST_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::pages::{BODY, Pages};
 use crate::parked::{self, Parked};
 use crate::reply::Reply;
-use crate::request::{Request, Unique, WRITE_HEADERS_BYTES};
+use crate::request::{Unique, WRITE_HEADERS_BYTES};
 use crate::session::{Handled, Place, Running, Seat, Session, spawn};
 use crate::stats::Kind;
 use crate::turn::Turn;
@@ -180,9 +180,9 @@ impl<F: Filesystem> Session<F> {
     }
 
     /// A request has to wait until the volume can be changed.
-    fn park(&self, request: &Request<'_>, bytes: &[u8]) {
-        self.in_flight().add(request.unique, request.pid, (Kind::of(&request.op), Instant::now()));
-        self.reading.parked.put(parked::Request { unique: request.unique, bytes: bytes.to_vec() });
+    fn park(&self, (unique, pid, kind): (Unique, u32, Kind), bytes: &[u8]) {
+        self.in_flight().add(unique, pid, (kind, Instant::now()));
+        self.reading.parked.put(parked::Request { unique, bytes: bytes.to_vec() });
         self.release_unless_blocked();
     }
 
@@ -195,10 +195,8 @@ impl<F: Filesystem> Session<F> {
 
     /// One thread's turn to answer a request that it has read.
     fn take_in(&self, seat: &Seat<F>, bytes: &[u8], reply: &mut Reply) {
-        if !self.answer_out_of_device(seat, bytes, reply)
-            && let Some(request) = Request::decode(bytes)
-        {
-            self.park(&request, bytes);
+        if !self.answer_out_of_device(seat, bytes, reply) {
+            self.park(seat.request.get(), bytes);
         }
     }
 

@@ -29,6 +29,7 @@ use super::status::{
 };
 use super::usage::UsageReport;
 use super::write_back::Traffic;
+use crate::adapter::ASKING_WAIT_MAX;
 use crate::filesystem::Filesystem;
 use crate::notify::Notice;
 use crate::session::Session;
@@ -37,8 +38,6 @@ use crate::session::Session;
 const STRAGGLERS_MAX: usize = 4;
 /// Permission bits of a new subvolume, before the umask.
 const NEW_PERM: u16 = 0o777;
-/// How long the removal of files is waited for by who asks what space is used for, or by whom.
-const REMOVALS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The commands of one mount.
 pub(crate) struct MountCommands<F> {
@@ -99,7 +98,7 @@ impl<F: Filesystem> Commands for MountCommands<F> {
             }
             Request::Quotas => {
                 let fs = writer(fs)?;
-                fs.wait_for_removals(REMOVALS_WAIT_MAX);
+                fs.wait_for_removals(ASKING_WAIT_MAX);
                 in_parts(quota::reports(fs)?.into_iter(), part)
             }
             Request::SetQuota { owner, id, space, inodes } => {
@@ -220,7 +219,7 @@ fn in_parts(
 
 fn usage<F: Filesystem>(fs: &F) -> Result<UsageReport, Failure> {
     if let Some(fs) = fs.writer() {
-        fs.wait_for_removals(REMOVALS_WAIT_MAX);
+        fs.wait_for_removals(ASKING_WAIT_MAX);
         let live = fs.live();
         let view = live.superblock().view();
         return Ok(UsageReport::of(&view.superblock, &view.members, live.devices(), &live.space().usage()));

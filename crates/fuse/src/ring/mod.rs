@@ -72,6 +72,8 @@ struct Queue {
 /// What others may know of a thread.
 #[derive(Default)]
 pub(crate) struct Desk {
+    /// Of this queue.
+    queue: u16,
     /// It answers a request,
     busy: AtomicBool,
     /// which needs to wait.
@@ -107,9 +109,18 @@ impl Rings {
         }
     }
 
-    /// How many queues there are, if the kernel uses them.
-    pub(crate) fn in_use(&self) -> Option<usize> {
-        self.in_use.load(Ordering::Acquire).then_some(self.queues.len())
+    /// Whether the kernel sends its requests this way.
+    pub(crate) fn are_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Acquire)
+    }
+
+    /// How many queues there are.
+    pub(crate) fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn queue(&self, queue: u16) -> &Queue {
+        &self.queues[usize::from(queue)]
     }
 
     /// The kernel sends its requests this way from now on.
@@ -151,30 +162,30 @@ impl Rings {
 
     /// A thread comes, to its desk.
     fn come(&self, queue: u16) -> Arc<Desk> {
-        let desk = Arc::new(Desk::default());
-        self.queues[usize::from(queue)].desks.lock().push(Arc::clone(&desk));
+        let desk = Arc::new(Desk { queue, ..Desk::default() });
+        self.queue(queue).desks.lock().push(Arc::clone(&desk));
         desk
     }
 
     /// A thread leaves its desk. True if another one is to be started, which is counted already.
-    pub(crate) fn leave(&self, queue: u16, desk: &Desk) -> bool {
-        let at = &self.queues[usize::from(queue)];
+    fn leave(&self, desk: &Desk) -> bool {
         desk.left.store(true, Ordering::Release);
         self.tell_heard();
-        at.present.fetch_sub(1, Ordering::AcqRel) <= PRESENT_MIN && self.expect(queue)
+        let present = &self.queue(desk.queue).present;
+        present.fetch_sub(1, Ordering::AcqRel) <= PRESENT_MIN && self.expect(desk.queue)
     }
 
     /// Requests may have lain in the queue when an entry was registered.
     fn is_late(&self, queue: u16) {
         let (lock, changed) = &self.thaw;
         let ended = lock.lock();
-        self.queues[usize::from(queue)].behind.store(!*ended, Ordering::Release);
+        self.queue(queue).behind.store(!*ended, Ordering::Release);
         changed.notify_all();
     }
 
     /// An answer was handed over, and the queue was empty.
     fn is_up_to_date(&self, queue: u16) {
-        self.queues[usize::from(queue)].behind.store(false, Ordering::Release);
+        self.queue(queue).behind.store(false, Ordering::Release);
     }
 
     /// Whether requests may be lying in the queue of a processor.
@@ -194,29 +205,30 @@ impl Rings {
             (threads < THREADS_MAX).then_some(threads + 1)
         });
         if more.is_ok() {
-            self.queues[usize::from(queue)].present.fetch_add(1, Ordering::AcqRel);
+            self.queue(queue).present.fetch_add(1, Ordering::AcqRel);
         }
         more.is_ok()
     }
 
     /// A thread is back at its desk, if it had left it.
-    fn come_back(&self, queue: u16, desk: &Desk) {
+    fn come_back(&self, desk: &Desk) {
         if desk.left.swap(false, Ordering::AcqRel) {
-            self.queues[usize::from(queue)].present.fetch_add(1, Ordering::AcqRel);
+            self.queue(desk.queue).present.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// A thread that was counted goes for good, or could not be started.
-    fn go(&self, queue: u16, desk: Option<&Arc<Desk>>) {
-        let at = &self.queues[usize::from(queue)];
-        if let Some(desk) = desk {
-            at.desks.lock().retain(|other| !Arc::ptr_eq(desk, other));
-        }
-        if !desk.is_some_and(|desk| desk.left.load(Ordering::Acquire)) {
-            at.present.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.threads.fetch_sub(1, Ordering::Relaxed);
+    /// A thread goes for good.
+    fn go(&self, desk: &Arc<Desk>) {
+        self.come_back(desk);
+        self.queue(desk.queue).desks.lock().retain(|other| !Arc::ptr_eq(desk, other));
+        self.not_started(desk.queue);
         self.tell_heard();
+    }
+
+    /// A thread that was counted could not be started.
+    fn not_started(&self, queue: u16) {
+        self.queue(queue).present.fetch_sub(1, Ordering::AcqRel);
+        self.threads.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Waits until all requests made before this call have been read and are answered or known to wait. Not for a thread at its desk; and not for ever, if others ask without

@@ -14,7 +14,7 @@ use crate::filesystem::Filesystem;
 use crate::handshake::REQUEST_BYTES_MAX;
 use crate::pages::Pages;
 use crate::reply::Reply;
-use crate::request::{Request, Unique};
+use crate::request::Unique;
 use crate::session::{Answered, Handled, Place, Running, Seat, Session, spawn};
 
 impl<F: Filesystem> Session<F> {
@@ -28,9 +28,12 @@ impl<F: Filesystem> Session<F> {
         let (report, reports) = channel();
         for entry in entries {
             let report = report.clone();
+            let all = Arc::clone(rings);
             rings.expect(entry.queue());
             spawn("frazil-ring", self, running, move |session, running| {
-                session.serve_ring(running, entry.queue(), Ok(entry), move |done| drop(report.send(done)));
+                session.serve_ring(running, &all, entry.queue(), Ok(entry), move |done| {
+                    drop(report.send(done));
+                });
             })?;
         }
         drop(report);
@@ -41,19 +44,22 @@ impl<F: Filesystem> Session<F> {
         Ok(())
     }
 
-    /// Starts one more thread for a queue, which is counted already.
-    pub(crate) fn serve_beside(self: &Arc<Self>, running: &Sender<Running>, queue: u16) {
+    /// A thread leaves its desk, and has another one started if there are too few.
+    pub(crate) fn leave_desk(self: &Arc<Self>, running: &Sender<Running>, rings: &Arc<Rings>, desk: &Desk) {
+        if !rings.leave(desk) {
+            return;
+        }
+        let (queue, all) = (desk.queue, Arc::clone(rings));
         let started = spawn("frazil-ring", self, running, move |session, running| {
-            session.serve_ring(running, queue, Entry::new(queue), |done| match (done, session.rings()) {
-                (Ok(()), Some(rings)) => rings.is_late(queue),
-                (Ok(()), None) => {}
+            session.serve_ring(running, &all, queue, Entry::new(queue), |done| match done {
+                Ok(()) => all.is_late(queue),
                 // Requests wait until another thread is back.
-                (Err(error), _) => tell(queue, &error),
+                Err(error) => tell(queue, &error),
             });
         });
-        if let (Err(error), Some(rings)) = (started, self.rings()) {
+        if let Err(error) = started {
+            rings.not_started(queue);
             tell(queue, &error);
-            rings.go(queue, None);
         }
     }
 
@@ -61,21 +67,22 @@ impl<F: Filesystem> Session<F> {
     fn serve_ring(
         self: &Arc<Self>,
         running: &Sender<Running>,
+        rings: &Arc<Rings>,
         queue: u16,
         entry: io::Result<Entry>,
         report: impl FnOnce(io::Result<()>),
     ) {
-        let Some(rings) = self.rings() else { return };
         let mut entry = match entry.and_then(|entry| entry.registered(&self.device, &rings.bell)) {
             Ok(entry) => entry,
             Err(error) => {
-                rings.go(queue, None);
+                rings.not_started(queue);
                 return report(Err(error));
             }
         };
         let desk = rings.come(queue);
         report(Ok(()));
-        let seat = Rc::new(Seat::new(self, running, Place::Ring(queue, Arc::clone(&desk))));
+        let place = Place::Ring(Arc::clone(rings), Arc::clone(&desk));
+        let seat = Rc::new(Seat::new(self, running, place));
         let sitting = seat.clone();
         waiting::on_wait(Rc::new(move || sitting.leave()));
         let (mut spare, mut reply) = (Pages::new(REQUEST_BYTES_MAX), Reply::new());
@@ -87,7 +94,7 @@ impl<F: Filesystem> Session<F> {
         tell(queue, &end);
         // The seat outlives this function in the thread's memory; the session must not.
         waiting::on_wait(Rc::new(|| {}));
-        rings.go(queue, Some(&desk));
+        rings.go(&desk);
     }
 
     /// Waits for a request or the bell, and answers. An error is the end.
@@ -99,9 +106,9 @@ impl<F: Filesystem> Session<F> {
         entry: &mut Entry,
         (spare, reply): (&mut Pages, &mut Reply),
     ) -> io::Result<()> {
-        seat.follow.stay_on(entry.queue().into());
+        seat.follow.stay_on(desk.queue.into());
         seat.reading.set(true);
-        rings.come_back(entry.queue(), desk);
+        rings.come_back(desk);
         let mut time = rings.rung.load(Ordering::Acquire);
         if !entry.wait()? {
             time = rings.rung.load(Ordering::Acquire);
@@ -125,10 +132,10 @@ impl<F: Filesystem> Session<F> {
             self.in_flight().claim(answered.unique);
         }
         entry.answer(answered.unique, answered.outcome, reply);
-        if !rings.is_behind(entry.queue().into()) {
+        if !rings.is_behind(desk.queue.into()) {
             entry.commit()?;
         } else if !entry.commit_now()? {
-            rings.is_up_to_date(entry.queue());
+            rings.is_up_to_date(desk.queue);
         }
         desk.busy.store(false, Ordering::Relaxed);
         if desk.heard.swap(time, Ordering::Release) != time {
@@ -150,11 +157,11 @@ impl<F: Filesystem> Session<F> {
             }
             parked = true;
             seat.leave();
-            let Some(request) = Request::decode(bytes) else { return (refused(Errno::IO), parked) };
-            let since = || self.in_flight().waits_since(request.unique);
+            let (unique, ..) = seat.request.get();
+            let since = || self.in_flight().waits_since(unique);
             let goes_on = rings.wait_while(|| since().is_some() && self.lifecycle().is_blocked());
             let Some(since) = since().filter(|_| goes_on) else {
-                return (Answered { unique: request.unique, ..refused(Errno::INTR) }, parked);
+                return (Answered { unique, ..refused(Errno::INTR) }, parked);
             };
             seat.waits_from.set(Some(since));
         }

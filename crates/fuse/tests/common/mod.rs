@@ -277,19 +277,12 @@ impl Mounted {
     }
 }
 
-/// Where the tests are to run through io_uring, they must not fall back unseen.
-pub fn expect_io_uring(mount: &Mount) {
-    if std::env::var_os("FRAZIL_EXPECT_IO_URING").is_some() {
-        assert!(mount.queues().is_some(), "requests come through /dev/fuse");
-    }
-}
-
 /// Mounts a fake. Needs root and `/dev/fuse`, and fails without.
 pub fn mounted() -> Mounted {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().canonicalize().unwrap();
     let fake = Fake::new();
     let mount = frazil_fuse::mount(fake.clone(), &dir, &Options::new("/dev/fake:/dev/other".into())).unwrap();
-    expect_io_uring(&mount);
+    frazil_testing::expect_io_uring(mount.queues());
     Mounted { fake, mount, dir, _temporary: temporary }
 }
