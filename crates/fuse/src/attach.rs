@@ -12,7 +12,7 @@ use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -30,8 +30,6 @@ use rustix::net::{
 use crate::access::Accesses;
 use crate::control::write_back::Traffic;
 use crate::error::Error;
-use crate::follow::Follow;
-use crate::ring::Rings;
 
 /// Type of our mounts in the mount table.
 pub(crate) const FS_TYPE: &str = "fuse.frazil";
@@ -42,12 +40,6 @@ const SYNC_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long it is tried to have the mount table say that it is read-only, and the pause between.
 const SHOW_MAX: Duration = Duration::from_secs(10);
 const SHOW_PAUSE: Duration = Duration::from_millis(10);
-/// For how long requests may be left lying before something is done about it, or something else; how often is looked whether it helped; how many may try;
-/// and the pause when no process could be started.
-const BEHIND_MIN: Duration = Duration::from_millis(30);
-const BEHIND_LOOK_EVERY: Duration = Duration::from_millis(1);
-const ASKING_MAX: usize = 8;
-const BEHIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// How to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -326,50 +318,11 @@ fn on_mount(program: &str, dir: &Path) -> io::Result<bool> {
     command_on_mount(program, dir).status().map(|status| status.success())
 }
 
-fn command_on_mount(program: &str, dir: &Path) -> Command {
+/// `PROGRAM -f DIR`, which says nothing.
+pub(crate) fn command_on_mount(program: &str, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg("-f").arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
-}
-
-/// Asks for something on a processor in whose queue requests are left lying, until the end.
-pub(crate) fn keep_up(dir: &Path, rings: &Arc<Rings>) {
-    let (dir, rings) = (dir.to_path_buf(), Arc::clone(rings));
-    let started = thread::Builder::new().name("frazil-behind".into()).spawn(move || {
-        let follow = Follow::new();
-        let mut asking = Vec::new();
-        while let Some(cpu) = rings.next_behind() {
-            // As a rule somebody gets an answer meanwhile. And whoever looks at the mount keeps it from being unmounted.
-            thread::sleep(BEHIND_MIN);
-            // The process runs where the thread does that starts it.
-            follow.roam();
-            follow.stay_on(cpu);
-            while rings.is_behind(cpu) {
-                asking.retain_mut(is_asking);
-                match (asking.len() < ASKING_MAX).then(|| command_on_mount("stat", &dir).spawn()) {
-                    Some(Ok(process)) => asking.push(process),
-                    Some(Err(error)) => {
-                        tracing::warn!("requests may wait for others on processor {cpu}: {error}");
-                        thread::sleep(BEHIND_PAUSE);
-                    }
-                    None => {}
-                }
-                // What it asks for may be left lying itself: then the next one has to help.
-                let deadline = Instant::now() + BEHIND_MIN;
-                while asking.last_mut().is_some_and(is_asking) && Instant::now() < deadline {
-                    thread::sleep(BEHIND_LOOK_EVERY);
-                }
-            }
-        }
-    });
-    if let Err(error) = started {
-        tracing::warn!("no thread: {error}");
-    }
-}
-
-/// Whether a process has not ended.
-fn is_asking(process: &mut Child) -> bool {
-    matches!(process.try_wait(), Ok(None))
 }
 
 /// Has the mount table say that it is read-only, if we may: the kernel does not know that a volume died. Does not wait.

@@ -74,7 +74,7 @@ pub fn mount<F: Filesystem>(fs: Arc<F>, dir: &Path, options: &Options) -> Result
             attach::raise_readahead(&place.dir, READAHEAD_KIB);
             let queues = session.upgrade().and_then(|session| {
                 follow(&session, &place, options);
-                session.rings_in_use().inspect(|rings| attach::keep_up(&place.dir, rings));
+                session.rings_in_use().inspect(|rings| rings.keep_up(&place.dir));
                 session.queues()
             });
             let control = control(&place, MountCommands::new(session));

@@ -9,9 +9,8 @@
 //! one that needs no waiting. Who leaves his desk sees to it that another thread comes if there are too few. A request that has to wait until a frozen volume
 //! is thawed keeps its thread, too; there are as many as programs that wait, up to a limit. The kernel does not take entries back, so threads stay until the end.
 //!
-//! **Requests that are left lying.** The kernel puts a request in an entry that is free when the request is made, or when an answer is handed over. An entry that is registered while
-//! requests lie in the queue gets none of them: they lie there until the next answer of that queue, which may be never while a volume is frozen. So when
-//! a thread has come later than the first ones, somebody has to ask for something on that processor ([`Rings::next_behind`]), until an answer finds the queue empty.
+//! **Requests that are left lying.** The kernel does not give them to an entry that is registered while they lie in the queue. So when a thread has come later than
+//! the first ones, somebody has to ask for something on that processor ([`behind`]).
 //!
 //! **What still comes through `/dev/fuse`:** what the kernel forgets, and interrupts; everything, if registering entries fails.
 //!
@@ -21,6 +20,7 @@
 //! A caller that is being killed is let go at once if it waits for a thaw. If it waits for a device it is not, as with a filesystem in the kernel: the thread that
 //! waits has the memory from which the reply would be fetched.
 
+mod behind;
 mod entry;
 mod serve;
 
@@ -173,30 +173,6 @@ impl Rings {
         self.tell_heard();
         let present = &self.queue(desk.queue).present;
         present.fetch_sub(1, Ordering::AcqRel) <= PRESENT_MIN && self.expect(desk.queue)
-    }
-
-    /// Requests may have lain in the queue when an entry was registered.
-    fn is_late(&self, queue: u16) {
-        let (lock, changed) = &self.thaw;
-        let ended = lock.lock();
-        self.queue(queue).behind.store(!*ended, Ordering::Release);
-        changed.notify_all();
-    }
-
-    /// An answer was handed over, and the queue was empty.
-    fn is_up_to_date(&self, queue: u16) {
-        self.queue(queue).behind.store(false, Ordering::Release);
-    }
-
-    /// Whether requests may be lying in the queue of a processor.
-    pub(crate) fn is_behind(&self, cpu: usize) -> bool {
-        self.queues[cpu].behind.load(Ordering::Acquire)
-    }
-
-    /// Waits until requests may be lying in a queue, and returns its processor, on which something is to be asked for, and answered. `None` at the end.
-    pub(crate) fn next_behind(&self) -> Option<usize> {
-        let behind = || (0..self.queues.len()).find(|cpu| self.is_behind(*cpu));
-        self.wait_while(|| behind().is_none()).then(behind).flatten()
     }
 
     /// Counts a thread that is to be started. False: there are too many.
