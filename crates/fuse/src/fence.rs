@@ -7,7 +7,7 @@
 //! ([`crate::attach::sync_pages`]).
 //!
 //! Where requests come through io_uring as well ([`crate::ring`]), what the kernel forgets still comes this way, and who wants to know that it has been read leaves
-//! a mark here.
+//! a mark here. That is also who was refused for want of room or by a quota.
 //!
 //! Others may ask without end. So it is not kept back longer than a number of requests within which the kernel lets everything through that it forgets.
 

@@ -233,31 +233,40 @@ impl<F: Filesystem> Session<F> {
 
     /// Fills in the body of the reply.
     fn answer(&self, request: &Request<'_>, reply: &mut Reply) -> Answer {
-        match request.op {
+        let about_before = match request.op {
             Op::Ioctl { command, input, .. } if ioctl::is_one(command) => {
                 waiting::about_to_wait();
                 let delivered = ioctl::run(&self.lifecycle, (command, input), (request.uid, request.pid));
                 // There is as much room for it as the number says.
                 return Answer::Reply(delivered.map(|delivered| reply.ioctl(&delivered)));
             }
-            Op::Statfs => self.read_what_came_before(),
-            Op::Getxattr { name, .. } if name == SERVER_XATTR.as_bytes() => self.read_what_came_before(),
-            _ => {}
+            Op::Statfs => true,
+            Op::Getxattr { name, .. } => name == SERVER_XATTR.as_bytes(),
+            _ => false,
+        };
+        if about_before {
+            self.read_what_came_before();
         }
         match self.adapter.answer(request, reply) {
             // Once: if it is refused again it was made read-only again.
             Answer::Refused if self.became_writable() => self.adapter.answer(request, reply),
+            // There may be room since the kernel forgot what was removed before.
+            Answer::Reply(Err(Errno::NOSPC | Errno::DQUOT)) if self.read_what_came_before() => {
+                reply.clear();
+                self.adapter.answer(request, reply)
+            }
             answer => answer,
         }
     }
 
-    /// Through io_uring requests come in no order, but the answers to some are to be true of what was asked before. See [`crate::fence`] for `/dev/fuse`.
-    fn read_what_came_before(&self) {
-        if let Some(rings) = self.rings_in_use() {
-            waiting::about_to_wait();
-            rings.read_all();
-            self.reading.read_all();
-        }
+    /// Through io_uring requests come in no order, but the answers to some are to be true of what was asked before. See [`crate::fence`] for `/dev/fuse`, where this
+    /// is false: nothing was done.
+    fn read_what_came_before(&self) -> bool {
+        let Some(rings) = self.rings_in_use() else { return false };
+        waiting::about_to_wait();
+        rings.read_all();
+        self.reading.read_all();
+        true
     }
 
     /// Somebody wants to change something and is refused, but may not have to be: his mount was made writable again a moment ago.
