@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use frazil_testing::golden;
 use run::{Opening, checked, errors, frazil};
-use volume::Volume;
+use volume::{Volume, expect_io_uring};
 
 impl Volume {
     fn json(&self, arguments: &[&str]) -> Value {
@@ -92,6 +92,7 @@ fn mounts_that_are_only_read_can_be_asked_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     checked(frazil(["mount", "-o", "ro", &opening.devices, path]));
+    expect_io_uring(path);
     let status: Value = serde_json::from_slice(&checked(frazil(["status", "--json", path]))).unwrap();
     let usage = checked(frazil(["usage", "--json", path]));
     checked(frazil(["sync", path]));
@@ -301,6 +302,7 @@ fn usage_is_the_same_mounted_or_not() {
     fs::create_dir(&dir).unwrap();
     let (dir, devices) = (dir.to_str().unwrap(), images.join(":"));
     checked(frazil(["mount", "-o", "rw", &devices, dir]));
+    expect_io_uring(dir);
     fs::write(format!("{dir}/zeros"), vec![b'a'; 1 << 20]).unwrap();
     fs::create_dir(format!("{dir}/below")).unwrap();
     let usage = |what: &str| checked(frazil(["usage", "--json", what]));
@@ -386,6 +388,7 @@ fn only_who_serves_it_and_root_may_control_it() {
     chown(volume.path(""), Some(NOBODY), None).unwrap();
     let mounted = as_nobody(&["mount", "-o", "rw", volume.image().to_str().unwrap(), &dir]);
     assert!(mounted.status.success(), "{}", errors(&mounted));
+    expect_io_uring(&dir);
     let status = as_nobody(&["status", "--json", &dir]);
     let owner: Value = serde_json::from_slice(&status.stdout).unwrap();
     let root = frazil(["status", &dir]).output().unwrap();

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use frazil_testing::golden;
 use run::{Opening, checked, errors, frazil};
-use volume::Volume;
+use volume::{Volume, expect_io_uring};
 
 /// A limit that no step of a test that succeeds comes near.
 const LONG: Duration = Duration::from_secs(20);
@@ -298,6 +298,7 @@ fn mounts_that_are_only_read_can_be_frozen() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     checked(frazil(["mount", "-o", "ro", &opening.devices, path]));
+    expect_io_uring(path);
     let token = String::from_utf8(checked(frazil(["freeze", path]))).unwrap();
     let status: Value = serde_json::from_slice(&checked(frazil(["status", "--json", path]))).unwrap();
     checked(frazil(["thaw", path, "--holder", token.trim_end()]));

@@ -5,6 +5,9 @@
 #[path = "cli/run.rs"]
 #[allow(dead_code, reason = "the other test program uses the rest")]
 mod run;
+#[path = "cli/volume.rs"]
+#[allow(dead_code, reason = "the other test programs use the rest")]
+mod volume;
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +21,7 @@ use frazil_testing::golden::{self, GoldenImage};
 use frazil_testing::observe;
 
 use run::{Opening, checked, errors, file, frazil};
+use volume::expect_io_uring;
 
 /// A directory to mount on; unmounted at the end, whatever the test did.
 struct Dir(tempfile::TempDir);
@@ -65,6 +69,7 @@ fn mount(image: &GoldenImage, dir: &Dir) {
     let output = frazil(["mount", "-o", &options, &devices(image), dir.path()]).output().unwrap();
     assert!(output.status.success(), "{}: {}", image.name, errors(&output));
     assert_eq!(output.stdout, b"");
+    expect_io_uring(dir.path());
 }
 
 /// Takes a device as who writes to it does.
@@ -177,6 +182,7 @@ fn mounting_without_ro_says_what_it_does() {
     let dir = Dir::new();
     let output = frazil(["mount", &devices(&golden::image("02-small-tree")), dir.path()]).output().unwrap();
     assert!(output.status.success() && dir.is_mounted());
+    expect_io_uring(dir.path());
     assert!(
         errors(&output).starts_with("note: it is mounted read-only; to change it, mount with -o rw"),
         "{}",
@@ -202,6 +208,7 @@ fn in_the_foreground_a_signal_ends_it() {
     let child = frazil(["mount", "-f", "-o", "ro", &devices(&image), dir.path()]).spawn().unwrap();
     let mut child = Running(child);
     wait_until("it is mounted", || dir.is_mounted());
+    expect_io_uring(dir.path());
     assert!(child.0.try_wait().unwrap().is_none());
     checked({
         let mut kill = Command::new("kill");
@@ -224,6 +231,7 @@ fn a_passphrase_can_come_from_standard_input() {
         mount
     });
     assert!(dir.is_mounted());
+    expect_io_uring(dir.path());
 }
 
 /// What mount(8) runs for fstab: the program under another name.
@@ -250,6 +258,7 @@ fn mount_can_call_it() {
     ] {
         let dir = Dir::new();
         checked(call(program, &[&device, dir.path(), "-o", options]));
+        expect_io_uring(dir.path());
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let line = mounts.lines().find(|line| line.contains(dir.path())).unwrap();
         for option in ["nosuid", "nodev", "noexec"] {
@@ -283,6 +292,7 @@ fn damage_is_an_error_of_exactly_those_bytes_and_one_line_in_the_log() {
     let log = logs.path().join("log");
     let options = format!("ro,log={}", log.display());
     checked(frazil(["mount", "-o", &options, scratch.paths[0].to_str().unwrap(), dir.path()]));
+    expect_io_uring(dir.path());
 
     let damaged = File::open(dir.0.path().join("sizes/s1048577")).unwrap();
     let read = |at: u64| std::os::unix::fs::FileExt::read_at(&damaged, &mut [0; 4096], at);

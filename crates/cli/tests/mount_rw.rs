@@ -22,7 +22,7 @@ use rustix::fs::{
 };
 
 use run::{checked, errors, frazil};
-use volume::Volume;
+use volume::{Volume, expect_io_uring};
 
 /// What a tree looks like: for every path its kind, permissions, links, size and content.
 fn tree(top: &Path) -> Vec<String> {
@@ -417,6 +417,7 @@ fn a_mount_becomes_read_only_and_writable_again() {
     volume.umount();
 
     checked(frazil(["mount", "-o", "ro", image, dir.to_str().unwrap()]));
+    expect_io_uring(&dir);
     let refused = remount("rw").output().unwrap();
     assert!(errors(&refused).contains("mounted read-only"), "{}", errors(&refused));
     checked(frazil(["umount", dir.to_str().unwrap()]));

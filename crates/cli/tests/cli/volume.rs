@@ -1,11 +1,20 @@
 //! A volume in a file that is mounted, changed and unmounted.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::run::{checked, errors, frazil};
+
+/// If requests are to come through io_uring, they do at this mount, by what its status says.
+pub(crate) fn expect_io_uring(dir: impl AsRef<Path>) {
+    frazil_testing::expect_io_uring(|| {
+        let status = checked(frazil(["status".as_ref(), "--json".as_ref(), dir.as_ref()]));
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        status["mount"]["io_uring_queues"].as_u64()
+    });
+}
 
 /// A volume in a file, and where it is mounted.
 pub(crate) struct Volume {
@@ -83,6 +92,7 @@ impl Volume {
             assert!(Instant::now() < deadline, "it is not mounted");
             std::thread::sleep(Duration::from_millis(5));
         }
+        expect_io_uring(self.dir());
     }
 
     pub(crate) fn is_mounted(&self) -> bool {

@@ -283,6 +283,6 @@ pub fn mounted() -> Mounted {
     let dir = temporary.path().canonicalize().unwrap();
     let fake = Fake::new();
     let mount = frazil_fuse::mount(fake.clone(), &dir, &Options::new("/dev/fake:/dev/other".into())).unwrap();
-    frazil_testing::expect_io_uring(mount.queues());
+    frazil_testing::expect_io_uring(|| mount.queues().map(|queues| queues as u64));
     Mounted { fake, mount, dir, _temporary: temporary }
 }

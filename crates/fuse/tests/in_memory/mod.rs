@@ -59,7 +59,7 @@ pub fn mounted_with(set: impl FnOnce(&mut Options)) -> Mounted {
     options.read_only = false;
     set(&mut options);
     let mount = frazil_fuse::mount(Arc::clone(writable.fs()), &dir, &options).unwrap();
-    frazil_testing::expect_io_uring(mount.queues());
+    frazil_testing::expect_io_uring(|| mount.queues().map(|queues| queues as u64));
     let at = locate(&dir).unwrap();
     Mounted { memory, device, writable, mount, at, dir, _temporary: temporary }
 }
