@@ -28,7 +28,7 @@ use frazil_btree::write::{CommitError, NodeArea, NodeSpace};
 use frazil_journal::Watermark;
 use frazil_ondisk::DataType;
 use frazil_ondisk::superblock::Superblock;
-use frazil_ondisk::units::{DevIndex, Sectors};
+use frazil_ondisk::units::{DevIndex, SECTOR_BYTES, Sectors};
 use frazil_ondisk::values::extent::ExtentPtr;
 use parking_lot::{Mutex, ReentrantMutex, RwLock};
 
@@ -92,6 +92,14 @@ pub trait Relief: Send + Sync {
 
 /// The same for a node.
 const NODE_RELIEF_ROUNDS: u32 = 8;
+
+/// Where a node comes to lie outside of what the superblock says may hold nodes, the space behind it is marked, too, for the nodes to come: this part of
+/// the device, which is what one bit of the map stands for when nodes are everywhere. Each mark is a write of the superblock, and flushes for each
+/// of its copies.
+const MARKED_AHEAD_PART: u64 = 64;
+
+/// The most that is marked ahead: enough for hundreds of nodes, and little to search for lost ones.
+const MARKED_AHEAD_MAX: Sectors = Sectors((64 << 20) / SECTOR_BYTES);
 
 /// Rounds of making room before an allocation gives up; others may be faster each time.
 const RELIEF_ROUNDS: u32 = 100;
@@ -317,6 +325,13 @@ impl Allocator {
         false
     }
 
+    /// Where the part of the device ends that is marked for nodes when one is put where none was expected.
+    fn marked_ahead(&self, node: &ExtentPtr) -> Sectors {
+        let size = self.space.device(node.dev).map_or(0, |device| device.end * device.bucket.0);
+        let ahead = (size / MARKED_AHEAD_PART).min(MARKED_AHEAD_MAX.0);
+        Sectors((node.offset.0 + ahead).min(size))
+    }
+
     /// The buckets where the superblock says that there may be nodes: for nodes those wholly so, for data those partly so.
     fn buckets_of_nodes(&self, device: &DeviceSpace, class: DataType) -> Vec<Range<u64>> {
         let size = device.bucket.0;
@@ -345,9 +360,10 @@ impl NodeSpace for Allocator {
             None => self.allocate_with_relief(&wish)?,
         };
         for ptr in &area.ptrs {
-            let sectors = ptr.offset..Sectors(ptr.offset.0 + self.node.0);
-            if !self.superblocks.btree_bitmap(ptr.dev).covers(sectors.clone()) {
-                self.superblocks.mark_btree_nodes(ptr.dev, sectors)?;
+            let end = Sectors(ptr.offset.0 + self.node.0);
+            if !self.superblocks.btree_bitmap(ptr.dev).covers(ptr.offset..end) {
+                let end = end.max(self.marked_ahead(ptr));
+                self.superblocks.mark_btree_nodes(ptr.dev, ptr.offset..end)?;
             }
         }
         Ok(NodeArea { ptrs: area.ptrs, hold: Box::new(area.hold) })

@@ -261,6 +261,22 @@ fn nodes_have_places_of_their_own_and_the_superblock_knows() {
 }
 
 #[test]
+fn one_write_of_the_superblock_is_for_the_nodes_to_come_too() {
+    let bench = Bench::new("01-empty-initialised");
+    bench.lab.lock().superblocks.bitmaps.lock().clear();
+    let nodes = Arc::clone(&bench.allocator) as Arc<dyn NodeSpace>;
+    let areas: Vec<_> = (0..3).map(|_| nodes.allocate(Watermark::Btree).unwrap()).collect();
+    let (first, last) = (areas[0].ptrs[0].offset, areas[2].ptrs[0].offset);
+    assert!(last.0 >= first.0 + 2 * bench.space.rules().node.0, "each has a place of its own");
+    assert_eq!(*bench.lab.lock().superblocks.writes.lock(), 1);
+    let device = bench.space.device(FIRST).unwrap();
+    let bitmap = bench.lab.lock().superblocks.btree_bitmap(FIRST);
+    let part = device.end * device.bucket.0 / 64;
+    assert!(bitmap.covers(first..Sectors(first.0 + part)));
+    assert!(!bitmap.covers(first..Sectors(first.0 + 3 * part)), "and not for all of the device");
+}
+
+#[test]
 fn reserves_are_kept_for_the_more_urgent() {
     let bench = Bench::new("01-empty-initialised");
     let free = bench.space.device(FIRST).unwrap().available(Watermark::Reclaim);
