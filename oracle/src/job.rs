@@ -107,7 +107,7 @@ impl Job {
 
     /// [`Job::check_against`] about a golden image and its manifest.
     pub fn golden(image: &GoldenImage) -> Job {
-        let job = Job::check_against(&image.name, image.unpack(), image.manifest());
+        let job = Job::check_against(&image.name, image.unpack_for_machine(), image.manifest());
         match image.passphrase_bytes() {
             Some(passphrase) => job.passphrase(passphrase),
             None => job,

@@ -54,7 +54,7 @@ fn what_others_made_is_praised_and_left_alone() {
         "15-frozen",
     ];
     let images = names.map(golden::image);
-    let before = images.each_ref().map(|image| hashes(&image.unpack()));
+    let before = images.each_ref().map(|image| hashes(&image.unpack_for_machine()));
     let verdicts = batch(images.iter().map(Job::golden));
     let objections: Vec<_> = verdicts.iter().flat_map(Verdict::objections).collect();
     assert_eq!(objections, Vec::<String>::new());
@@ -65,7 +65,7 @@ fn what_others_made_is_praised_and_left_alone() {
         assert_eq!(verdict.mounts[1].differences, Some(Vec::new()), "{}", image.name);
         assert!(verdict.tree().unwrap().entries.len() >= image.manifest().entries.len(), "{}", image.name);
     }
-    assert_eq!(images.each_ref().map(|image| hashes(&image.unpack())), before);
+    assert_eq!(images.each_ref().map(|image| hashes(&image.unpack_for_machine())), before);
 }
 
 /// Where the only node of a b-tree starts on its device, from the reference's list of nodes: `ptr: 0:BUCKET:SECTORS gen 0`.
@@ -96,16 +96,16 @@ fn damage_is_found_and_no_job_keeps_the_next_from_being_asked() {
     let mut other_tree = image.manifest();
     let file = other_tree.entries.iter_mut().find(|entry| entry.file_type == FileType::Reg);
     file.expect("there are files").size_bytes += 1;
-    let script = |name, text| Job::new(name, image.unpack()).mount(Mount::plain().script(text));
+    let script = |name, text| Job::new(name, image.unpack_for_machine()).mount(Mount::plain().script(text));
     let verdicts = batch([
         Job::check(damaged[0].0, &damaged[0].1.paths),
         Job::check(damaged[1].0, &damaged[1].1.paths),
         Job::check("no volume", [golden::source_root().join("Cargo.toml")]),
-        Job::new("other tree", image.unpack()).mount(Mount::plain().expect_tree(other_tree)),
+        Job::new("other tree", image.unpack_for_machine()).mount(Mount::plain().expect_tree(other_tree)),
         script("hangs", "sleep 1000").timeout(Duration::from_secs(8)),
         script("crashes", "echo c >/proc/sysrq-trigger"),
         Job::golden(&image),
-        Job::new("orphan", golden::image("13-orphans").unpack()).mount(Mount::fsck()),
+        Job::new("orphan", golden::image("13-orphans").unpack_for_machine()).mount(Mount::fsck()),
     ]);
     let [dirents, alloc, refused, other, hangs, crashes, sound, orphan] = &verdicts[..] else {
         panic!("{verdicts:?}")
@@ -164,13 +164,13 @@ fn what_was_synced_before_a_power_cut_is_there_for_the_kernel_and_for_us() {
         mark synced
         while :; do i=$((i + 1)); echo $i >new/later$i; done"#
     );
-    let cut = ask(Job::new("cut", image.unpack())
+    let cut = ask(Job::new("cut", image.unpack_for_machine())
         .mount(Mount::plain().script(script))
         .writes(Writes::Copy(dir.path().to_path_buf()))
         .cut(Cut::at_mark("synced").delayed(Duration::from_millis(300))));
     assert_eq!(cut.outcome, Outcome::PowerCut, "{:?}", cut.objections());
     assert!(cut.mounts[0].mounted && !cut.mounts[0].unmounted && cut.mounts[0].script.is_none());
-    assert_ne!(hashes(&cut.devices), hashes(&image.unpack()));
+    assert_ne!(hashes(&cut.devices), hashes(&image.unpack_for_machine()));
 
     // The kernel recovers a copy of the same bytes that we read without recovering.
     let kernel = ask(Job::new("recovered", &cut.devices).mount(Mount::plain().walk()));

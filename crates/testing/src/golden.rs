@@ -203,11 +203,23 @@ impl GoldenImage {
     /// Paths of the uncompressed devices, in device order, for reading only.
     ///
     /// They are unpacked into a cache on first use, checked against the index, and shared with every other test
-    /// process; one that somebody wrote to is noticed and unpacked again. To change an image use [`Self::scratch`].
+    /// process; one that somebody wrote to is noticed and unpacked again. So that no test can disturb another one, this
+    /// process is a reader of them until it ends: whoever opens one to change it is told that it is in use. To change an image,
+    /// or to find out whether somebody has it open, use [`Self::scratch`].
+    ///
+    /// # Panics
+    /// When the disk is full, the stored image is damaged, or somebody has opened an unpacked one to change it.
+    pub fn unpack(&self) -> Vec<PathBuf> {
+        let paths = self.unpack_for_machine();
+        paths.iter().for_each(|path| unpack::be_reader(path));
+        paths
+    }
+
+    /// The same for a virtual machine, which would take a reader for somebody who changes them.
     ///
     /// # Panics
     /// When the disk is full or the stored image is damaged.
-    pub fn unpack(&self) -> Vec<PathBuf> {
+    pub fn unpack_for_machine(&self) -> Vec<PathBuf> {
         self.devices.iter().map(|device| unpack::into_cache(&self.packed(device), device)).collect()
     }
 
@@ -218,7 +230,12 @@ impl GoldenImage {
     pub fn scratch(&self) -> Scratch {
         let dir =
             tempfile::Builder::new().prefix("frazil-").tempdir().expect("a temporary directory can be made");
-        Scratch { paths: self.unpack_to(dir.path()), _dir: dir }
+        let copies = self.unpack_for_machine().into_iter().zip(&self.devices).map(|(from, device)| {
+            let path = dir.path().join(&device.file);
+            unpack::copy(&from, &path);
+            path
+        });
+        Scratch { paths: copies.collect(), _dir: dir }
     }
 
     /// Unpacks the devices into `dir` under their own names and returns the paths, in device order.
@@ -240,7 +257,7 @@ impl GoldenImage {
     /// As [`Self::unpack`].
     pub fn bytes(&self) -> Vec<Vec<u8>> {
         let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        self.unpack().into_iter().map(read).collect()
+        self.unpack_for_machine().into_iter().map(read).collect()
     }
 
     /// What the filesystem in the image holds.
@@ -314,6 +331,10 @@ pub struct Scratch {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use frazil_device::{Access, Error, OpenOptions};
+
     use super::*;
     use crate::sha256_hex;
 
@@ -346,6 +367,13 @@ mod tests {
     }
 
     #[test]
+    fn shared_images_cannot_be_taken() {
+        let path = image("01-empty-formatted-only").unpack().remove(0);
+        let taken = OpenOptions::new(Access::ReadWrite).lock_wait(Duration::ZERO).open(&path);
+        assert!(matches!(taken, Err(Error::InUse { .. })), "{taken:?}");
+    }
+
+    #[test]
     #[should_panic(expected = "07-encrypted")]
     fn tests_cannot_name_what_a_clone_does_not_have() {
         image("07-encrypted");
@@ -356,6 +384,7 @@ mod tests {
         let image = image("01-empty-formatted-only");
         let scratch = image.scratch();
         let path = scratch.paths[0].clone();
+        OpenOptions::new(Access::ReadWrite).open(&path).unwrap();
         std::fs::write(&path, b"overwritten").unwrap();
         assert_eq!(sha256_hex(&image.bytes()[0]), image.devices[0].sha256);
         drop(scratch);

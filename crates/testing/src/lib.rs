@@ -6,7 +6,7 @@
 //! | to | use |
 //! |---|---|
 //! | go over all images, or find one by name | [`golden::all`], [`golden::image`] |
-//! | have an image as files or bytes | [`golden::GoldenImage::unpack`], [`scratch`](golden::GoldenImage::scratch), [`bytes`](golden::GoldenImage::bytes) |
+//! | have an image as files or bytes | [`golden::GoldenImage::unpack`] to read, [`scratch`](golden::GoldenImage::scratch), [`bytes`](golden::GoldenImage::bytes) |
 //! | know what it must hold | [`golden::GoldenImage::manifest`], [`manifest`] |
 //! | know every key of a b-tree as the reference prints it | [`golden::GoldenImage::listing`], [`listing`] |
 //! | compare what our code sees with the manifest | [`compare`] |

@@ -8,11 +8,16 @@
 //! A finished file gets a fixed modification time. If a test writes to a cached file against the rules, that time
 //! changes, and the next user unpacks the image again instead of testing against a modified one.
 
+use std::collections::BTreeMap;
 use std::fs::{File, FileTimes};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use frazil_device::{Access, FileDevice, OpenOptions};
+use rustix::fs::{SeekFrom as Place, seek};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::golden::{Device, source_root};
@@ -52,6 +57,19 @@ fn into_dir(dir: &Path, packed: &Path, device: &Device) -> PathBuf {
     path
 }
 
+/// Has this process read a finished file until it ends, so that nobody can open it as one to be changed.
+///
+/// # Panics
+/// When somebody has.
+pub(crate) fn be_reader(path: &Path) {
+    static READ: Mutex<BTreeMap<PathBuf, FileDevice>> = Mutex::new(BTreeMap::new());
+    // A test that failed here leaves the map as it was.
+    READ.lock().unwrap_or_else(PoisonError::into_inner).entry(path.to_path_buf()).or_insert_with(|| {
+        let opened = OpenOptions::new(Access::ReadOnly).open(path);
+        opened.unwrap_or_else(|e| panic!("golden images are shared, and not to be changed: {e}"))
+    });
+}
+
 /// Unpacks `packed` to `path`, leaving holes for zeroes.
 ///
 /// # Panics
@@ -61,6 +79,30 @@ pub(crate) fn to_file(packed: &Path, device: &Device, path: &Path) {
         panic!("cannot unpack {} to {}: {e}", packed.display(), path.display());
     });
     assert_eq!(written, (device.size_bytes, device.sha256.clone()), "{} is damaged", packed.display());
+}
+
+/// Copies a finished file with its holes.
+///
+/// # Panics
+/// When the disk is full.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    copy_data(from, to).unwrap_or_else(|e| panic!("cannot copy {} to {}: {e}", from.display(), to.display()));
+}
+
+fn copy_data(from: &Path, to: &Path) -> std::io::Result<()> {
+    let (mut from, mut to) = (File::open(from)?, File::create_new(to)?);
+    to.set_len(from.metadata()?.len())?;
+    let mut end = 0;
+    loop {
+        let begin = match seek(&from, Place::Data(end)) {
+            Err(Errno::NXIO) => return Ok(()),
+            begin => begin?,
+        };
+        end = seek(&from, Place::Hole(begin))?;
+        from.seek(SeekFrom::Start(begin))?;
+        to.seek(SeekFrom::Start(begin))?;
+        std::io::copy(&mut (&from).take(end - begin), &mut to)?;
+    }
 }
 
 /// The text of a small compressed file; bytes that are not UTF-8 are replaced.
@@ -163,6 +205,11 @@ mod tests {
         let first = path.metadata().unwrap();
         assert!(first.blocks() * 512 < device.size_bytes, "{} blocks", first.blocks());
         assert_eq!(into_dir(dir.path(), &packed, &device).metadata().unwrap().ino(), first.ino());
+
+        let second = dir.path().join("copy");
+        copy(&path, &second);
+        assert!(second.metadata().unwrap().blocks() * 512 < device.size_bytes);
+        assert_eq!(sha256_hex(&std::fs::read(&second).unwrap()), device.sha256);
 
         File::options().write(true).open(&path).unwrap().write_all_at(b"scribble", 0).unwrap();
         assert_eq!(

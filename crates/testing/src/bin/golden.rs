@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["list"] => list(),
-        ["unpack", name] => print_paths(&image(name).unpack()),
+        ["unpack", name] => print_paths(&image(name).unpack_for_machine()),
         ["unpack", name, dir] => print_paths(&image(name).unpack_to(Path::new(dir))),
         ["passphrase", name] => println!("{}", image(name).passphrase.unwrap_or_default()),
         ["check", name, dir] => return check(name, Path::new(dir)),
