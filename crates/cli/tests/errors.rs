@@ -2,7 +2,7 @@
 //! `/dev/fuse`.
 //!
 //! The b-tree of shared extents is destroyed, which nobody looks at before somebody reads a file that shares its content with another. The device without room is a file
-//! with holes on a tmpfs that is smaller.
+//! with holes on a tmpfs that is smaller, or a loop device over one (losetup).
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -238,8 +238,8 @@ fn a_shutdown_is_none() {
     assert_eq!(volume.server.take().unwrap().wait().unwrap().signal(), None);
 }
 
-/// A filesystem in memory of a limited size.
-struct Pool(PathBuf);
+/// A filesystem in memory of a limited size, and the loop device over a file in it, if it is used by way of one.
+struct Pool(PathBuf, Option<PathBuf>);
 
 impl Pool {
     fn grow(&self) {
@@ -251,20 +251,39 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if let Some(node) = &self.1 {
+            let _ = Command::new("losetup").arg("--detach").arg(node).status();
+        }
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
 }
 
+/// What a volume without room is on.
+#[derive(Clone, Copy, Debug)]
+enum On {
+    File,
+    /// A loop device that writes directly, and so tells what is missing.
+    Block,
+}
+
 /// A volume of 128 MiB in 24, mounted.
-fn thin(device_full: &str) -> (Volume, Pool) {
+fn thin(on: On, device_full: &str) -> (Volume, Pool) {
     let mut volume = Volume { files: tempfile::tempdir().unwrap(), server: None };
-    let pool = Pool(volume.files.path().join("pool"));
+    let mut pool = Pool(volume.files.path().join("pool"), None);
     fs::create_dir(&pool.0).unwrap();
     let mut mount = Command::new("mount");
     mount.args(["-i", "-t", "tmpfs", "-o", "size=24m", "none"]).arg(&pool.0);
     checked(mount);
-    std::os::unix::fs::symlink(pool.0.join("image"), volume.image()).unwrap();
-    checked(frazil(["format", "--size", "128M", pool.0.join("image").to_str().unwrap()]));
+    let image = pool.0.join("image");
+    fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    if let On::Block = on {
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show", "--direct-io=on"]).arg(&image);
+        pool.1 = Some(PathBuf::from(String::from_utf8(checked(losetup)).unwrap().trim()));
+    }
+    let device = pool.1.clone().unwrap_or(image);
+    std::os::unix::fs::symlink(&device, volume.image()).unwrap();
+    checked(frazil(["format", device.to_str().unwrap()]));
     fs::create_dir(volume.path("")).unwrap();
     volume.mount_with(&format!("rw,device_full={device_full}"));
     fs::write(volume.path("before"), b"before").unwrap();
@@ -281,7 +300,11 @@ fn end_of_thin(volume: &mut Volume) {
 
 #[test]
 fn a_device_without_room_is_waited_for() {
-    let (mut volume, pool) = thin("wait");
+    [On::File, On::Block].into_iter().for_each(room_is_waited_for);
+}
+
+fn room_is_waited_for(on: On) {
+    let (mut volume, pool) = thin(on, "wait");
     let path = volume.path("large");
     let writer = std::thread::spawn(move || fs::write(path, vec![7; 48 << 20]));
     let begin = Instant::now();
@@ -302,11 +325,37 @@ fn a_device_without_room_is_waited_for() {
 
 #[test]
 fn a_device_without_room_may_be_an_error() {
-    let (mut volume, pool) = thin("fail");
-    let error = fs::write(volume.path("large"), vec![7; 48 << 20]).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(28));
-    assert_eq!(fs::read(volume.path("before")).unwrap(), b"before");
-    pool.grow();
-    fs::write(volume.path("large"), vec![7; 48 << 20]).unwrap();
+    for on in [On::File, On::Block] {
+        let (mut volume, pool) = thin(on, "fail");
+        let error = fs::write(volume.path("large"), vec![7; 48 << 20]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(28), "{on:?}");
+        assert_eq!(fs::read(volume.path("before")).unwrap(), b"before");
+        pool.grow();
+        fs::write(volume.path("large"), vec![7; 48 << 20]).unwrap();
+        end_of_thin(&mut volume);
+    }
+}
+
+/// Small files are taken before they are written. Whoever wants them durable waits for room, and then they all are there.
+#[test]
+fn small_writes_wait_for_room_too() {
+    let (mut volume, pool) = thin(On::Block, "wait");
+    fs::write(pool.0.join("other"), vec![0; 32 << 20]).unwrap_err();
+    let name = |i: u32| format!("small{i}");
+    (0..100).for_each(|i| fs::write(volume.path(&name(i)), vec![i as u8; 5000]).unwrap());
+    let path = volume.path(&name(99));
+    let durable = std::thread::spawn(move || fs::File::open(path).unwrap().sync_all());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!durable.is_finished());
+    fs::remove_file(pool.0.join("other")).unwrap();
+    durable.join().unwrap().unwrap();
+    // Durable is durable.
+    volume.server.as_mut().unwrap().kill().unwrap();
+    volume.server.take().unwrap().wait().unwrap();
+    volume.refused(&["umount", "@"], 1);
+    volume.mount_with("rw");
+    for i in 0..100 {
+        assert_eq!(fs::read(volume.path(&name(i))).unwrap(), vec![i as u8; 5000]);
+    }
     end_of_thin(&mut volume);
 }

@@ -15,11 +15,11 @@
 //! time leave either result, sector by sector; callers that care must not do that.
 //!
 //! Offsets and lengths are bytes throughout, as names and docs say; a layer that counts sectors converts once, at its
-//! edge. No alignment is demanded now, but ranges aligned to [`logical_block_bytes`](Device::logical_block_bytes) are
-//! the only ones that are cheap everywhere, and the only ones a device opened for direct I/O could accept.
+//! edge. No alignment is demanded, but ranges aligned to [`logical_block_bytes`](Device::logical_block_bytes) are the only
+//! ones that are cheap everywhere, and memory that begins at a page ([`AlignedBuf`](crate::AlignedBuf)) may save a copy.
 
 use std::fmt::Debug;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use crate::{Error, Op, Result};
@@ -34,10 +34,6 @@ pub enum Advice {
     WillNeed,
     /// It will not be read again soon: cached copies may go.
     DontNeed,
-    /// It is about to be read from front to back.
-    Sequential,
-    /// It is about to be read in no order.
-    Random,
 }
 
 /// Storage addressed by bytes. See the [module](self) for what it promises.
@@ -75,11 +71,6 @@ pub trait Device: Send + Sync + Debug {
 
     /// Writes all of `data`. After an error the range holds old and new bytes in any mixture.
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()>;
-
-    /// Writes `bufs`, one after the other, to one contiguous range.
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        write_each(offset_bytes, bufs, |at, buf| self.write_at(at, buf))
-    }
 
     /// Writes all of `data` and returns when these bytes are stable. Earlier writes are promised nothing.
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
@@ -122,20 +113,6 @@ pub(crate) fn read_each(
     Ok(())
 }
 
-/// Writes one buffer after the other.
-pub(crate) fn write_each(
-    offset_bytes: u64,
-    bufs: &[IoSlice<'_>],
-    write: impl Fn(u64, &[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut at = offset_bytes;
-    for buf in bufs {
-        write(at, buf)?;
-        at += buf.len() as u64;
-    }
-    Ok(())
-}
-
 /// Zeroes a range with ordinary writes, a bounded piece at a time: for devices that have nothing better.
 pub(crate) fn write_zeros(device: &(impl Device + ?Sized), offset_bytes: u64, len_bytes: u64) -> Result<()> {
     const PIECE_BYTES: u64 = 64 << 10;
@@ -149,11 +126,6 @@ pub(crate) fn write_zeros(device: &(impl Device + ?Sized), offset_bytes: u64, le
         at += piece;
     }
     Ok(())
-}
-
-/// The bytes of many buffers as one, for wrappers that treat a vectored write as one operation.
-pub(crate) fn gather(bufs: &[IoSlice<'_>]) -> Vec<u8> {
-    bufs.iter().flat_map(|buf| buf.iter().copied()).collect()
 }
 
 /// Reads into one buffer with `read`, then deals the bytes out to `bufs`.

@@ -13,13 +13,13 @@
 //! Vectored calls count as one I/O. Every operation is counted before any fault acts, so a clean run tells how far n has
 //! to go: [`FaultyDevice::count`].
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::device::{gather, scatter};
+use crate::device::scatter;
 use crate::rng::Rng;
 use crate::{Device, Errno, Error, Op, Result, SECTOR_BYTES};
 
@@ -287,10 +287,6 @@ impl crate::Wrapper for FaultyDevice {
         self.write(offset_bytes, data, false)
     }
 
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        Device::write_at(self, offset_bytes, &gather(bufs))
-    }
-
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         self.write(offset_bytes, data, true)
     }
@@ -358,9 +354,9 @@ mod tests {
     fn a_vectored_call_is_one_operation() {
         let device = device();
         device.inject(Fault::writes().nth(2).once().torn_after(1));
-        let bufs = [IoSlice::new(&[7; 300]), IoSlice::new(&[8; 300])];
-        assert!(device.write_vectored_at(0, &bufs).is_ok());
-        assert!(device.write_vectored_at(1000, &bufs).is_err());
+        let data = [[7; 300], [8; 300]].concat();
+        assert!(device.write_at(0, &data).is_ok());
+        assert!(device.write_at(1000, &data).is_err());
         assert_eq!(device.count(Op::Write), 2);
         // The tear is at 1024, where the sector that holds byte 1000 ends.
         assert_eq!(read(&device, 998, 28), Ok([vec![1; 2], vec![7; 24], vec![1; 2]].concat()));

@@ -6,80 +6,52 @@
 //! [`Access::Peek`] takes no lock: for showing what a superblock says while somebody else has the volume mounted.
 //! The rules are in `lock.rs`, how the holder of a lock is found is in `holder.rs`.
 //!
-//! **I/O** goes through the page cache with `pread` and `pwrite`. A forced write is one `pwritev2(RWF_DSYNC)`, which
-//! waits for its own bytes and a flush of the disk's cache but not for unrelated dirty pages.
+//! **Writes** go past the page cache where the storage lets them, **reads** go through it (`write.rs`, `read.rs`, and `direct.rs` for what "lets them" means). So nothing is
+//! copied on the way to the device, an error belongs to the write it is about, what has no room can be written again, and what is read often is in memory. That the two
+//! agree needs no care here: nothing is ever written to the page cache, so it holds nothing that the device does not, and the kernel drops the pages that a
+//! direct write covers, before it and after it.
 //!
 //! **Flushes that have nothing to do are free.** Plain changes are counted when they complete; a flush after which none
 //! completed returns at once.
 //!
 //! **Failed flushes are final.** When the page cache cannot write a page back, Linux reports it to one flush, marks the
 //! page clean, and lets the next flush succeed although the data are gone. A filesystem that retried would believe in
-//! writes that do not exist. So the first failure is remembered and every later flush of the same [`FileDevice`] fails.
+//! writes that do not exist. So the first failure is remembered and every later flush of the same [`FileDevice`] fails. A gathered write that could not be
+//! written is none of these: nothing is lost, the flush says [`Error::Io`], and the next one tries again.
 
+mod direct;
+mod gather;
 mod holder;
 mod lock;
+mod options;
+mod read;
+mod reserve;
+mod storage;
 mod sys;
+mod write;
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
-use rustix::io::ReadWriteFlags;
 
-use crate::device::{check_range, check_writable, write_zeros};
+use self::direct::Direct;
+use self::gather::Gather;
+use self::reserve::Reserved;
+use self::storage::{block_sizes, check_kind, create_if_absent, current_size, is_unsupported, punch_hole};
+use crate::device::{check_writable, write_zeros};
 use crate::waiting;
-use crate::{Advice, Device, Errno, Error, Op, Result, SECTOR_BYTES};
+use crate::{Advice, Device, Errno, Error, Op, Result};
 
 pub use holder::{Holder, Process};
-
-/// What a device is opened for, and whom that shuts out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Reading while nobody writes. Never changes a byte.
-    ReadOnly,
-    /// Reading and writing, alone.
-    ReadWrite,
-    /// Reading whatever is there now, beside any other user. Never changes a byte. What is read may change between one
-    /// read and the next.
-    Peek,
-}
-
-/// How to open a [`FileDevice`].
-#[derive(Clone, Copy, Debug)]
-pub struct OpenOptions {
-    access: Access,
-    lock_wait: Duration,
-    create_bytes: Option<u64>,
-}
-
-impl OpenOptions {
-    /// Options for this access, failing at once if the device is in use.
-    pub fn new(access: Access) -> OpenOptions {
-        OpenOptions { access, lock_wait: Duration::ZERO, create_bytes: None }
-    }
-
-    /// How long to wait for another user to let go, for instance a process that is just being killed.
-    pub fn lock_wait(self, lock_wait: Duration) -> OpenOptions {
-        OpenOptions { lock_wait, ..self }
-    }
-
-    /// If nothing exists at the path, make a regular file of this size that holds no data yet (all zeros). Needs
-    /// [`Access::ReadWrite`]. An existing file keeps its size.
-    pub fn create_bytes(self, size_bytes: u64) -> OpenOptions {
-        OpenOptions { create_bytes: Some(size_bytes), ..self }
-    }
-
-    /// Opens the file or block device at `path`.
-    pub fn open(self, path: &Path) -> Result<FileDevice> {
-        FileDevice::open(path, self)
-    }
-}
+pub use options::{Access, OpenOptions};
 
 /// A regular file or block device. See the [module](self).
 #[derive(Debug)]
@@ -92,6 +64,14 @@ pub struct FileDevice {
     size_bytes: AtomicU64,
     logical_block_bytes: u32,
     physical_block_bytes: u32,
+    /// The way past the page cache, if there is one.
+    direct: Option<Direct>,
+    /// Small writes on that way.
+    gather: Gather,
+    /// Where a regular file has room for them.
+    reserved: Reserved,
+    /// Held by who reads a block to write it again with a part changed.
+    partly: Mutex<()>,
     /// The first failure to make writes stable, which all later flushes repeat.
     lost: OnceLock<Errno>,
     /// Changes completed so far that only a flush makes stable. Starts at 1: what was there before may not be stable.
@@ -136,9 +116,17 @@ impl FileDevice {
         let is_block = meta.file_type().is_block_device();
         let (logical_block_bytes, physical_block_bytes) = block_sizes(&file, is_block).map_err(failed)?;
         let size_bytes = AtomicU64::new(current_size(&file).map_err(failed)?);
+        let block_bytes = is_block.then_some(logical_block_bytes);
+        let direct = (options.direct && options.access == Access::ReadWrite)
+            .then(|| Direct::open(&file, block_bytes))
+            .flatten();
         Ok(FileDevice {
             name,
             path: path.to_path_buf(),
+            direct,
+            gather: Gather::new(),
+            reserved: Reserved::default(),
+            partly: Mutex::default(),
             file,
             access: options.access,
             is_block,
@@ -161,6 +149,11 @@ impl FileDevice {
         self.is_block
     }
 
+    /// Whether writes go past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct_to(&(0..0)).is_some()
+    }
+
     /// Asks the operating system for the size again, after the device or file was grown from outside.
     pub fn refresh_size(&self) -> Result<u64> {
         let size_bytes = current_size(&self.file).map_err(|err| self.open_error(&err))?;
@@ -171,6 +164,7 @@ impl FileDevice {
     /// Changes the size of a regular file. New bytes are zeros and take no space yet; bytes past a smaller size are gone.
     pub fn set_size(&self, size_bytes: u64) -> Result<()> {
         check_writable(self, Op::Write, 0, 0)?;
+        self.settle(&(0..u64::MAX))?;
         let _changing = Changing(&self.changes);
         self.file.set_len(size_bytes).map_err(|err| self.open_error(&err))?;
         self.size_bytes.store(size_bytes, Ordering::Release);
@@ -197,75 +191,29 @@ impl FileDevice {
         }
     }
 
-    /// Reads what one call delivers. When the bytes are not in memory, says that this thread will wait.
-    fn read_some(&self, buf: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
-        let mut target = [IoSliceMut::new(buf)];
-        match rustix::io::preadv2(&self.file, &mut target, offset_bytes, ReadWriteFlags::NOWAIT) {
-            Ok(n) if n > 0 => return Ok(n),
-            // Not in memory, the end of the file, or a kernel or file system without this flag.
-            _ => waiting::about_to_wait(),
+    /// Makes everything stable that the device has.
+    fn sync(&self) -> Result<()> {
+        self.fail_if_lost()?;
+        // Nothing completed since the last flush began that succeeded: nothing to do. Asking the kernel would cost a flush of
+        // the disk's cache all the same.
+        let changes = self.changes.load(Ordering::Acquire);
+        if self.stable_changes.load(Ordering::Acquire) >= changes {
+            return Ok(());
         }
-        self.file.read_at(buf, offset_bytes)
-    }
-
-    /// Reads into several buffers what one call delivers, waiting if there is nothing in memory; 0 for any error.
-    fn read_group(&self, bufs: &mut [IoSliceMut<'_>], offset_bytes: u64) -> usize {
-        match rustix::io::preadv2(&self.file, bufs, offset_bytes, ReadWriteFlags::NOWAIT) {
-            Ok(n) if n > 0 => n,
-            _ => {
-                waiting::about_to_wait();
-                rustix::io::preadv(&self.file, bufs, offset_bytes).unwrap_or(0)
-            }
-        }
-    }
-
-    /// Fills `buf` from a range known to lie within the device.
-    fn fill(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        let len_bytes = buf.len() as u64;
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset_bytes + done as u64;
-            match self.read_some(&mut buf[done..], at) {
-                Ok(0) => {
-                    let device = self.name.clone();
-                    return Err(Error::Truncated { device, offset_bytes, len_bytes, end_bytes: at });
-                }
-                Ok(n) => done += n,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(self.io_error(Op::Read, offset_bytes, len_bytes, &err)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes `data` to a range known to lie within a writable device.
-    fn put(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
-        let _changing = Changing(&self.changes);
-        self.file
-            .write_all_at(data, offset_bytes)
-            .map_err(|err| self.io_error(Op::Write, offset_bytes, data.len() as u64, &err))
-    }
-
-    /// Writes `data` and waits for these bytes to be stable.
-    fn put_stable(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
         waiting::about_to_wait();
-        let mut done = 0;
-        while done < data.len() {
-            let rest = [IoSlice::new(&data[done..])];
-            let at = offset_bytes + done as u64;
-            match rustix::io::pwritev2(&self.file, &rest, at, ReadWriteFlags::DSYNC) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => done += n,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(err) => return Err(err.into()),
-            }
-        }
+        rustix::fs::fdatasync(&self.file).map_err(|err| self.lost_writes(&err.into()))?;
+        self.stable_changes.fetch_max(changes, Ordering::Release);
         Ok(())
     }
 }
 
-/// Most buffers one vectored system call takes (`IOV_MAX` of Linux).
-const VECTOR_MAX: usize = 1024;
+impl Drop for FileDevice {
+    /// What was written is seen by whoever opens it next, also without a flush.
+    fn drop(&mut self) {
+        // Without a flush nothing was promised.
+        let _ = self.settle(&(0..u64::MAX));
+    }
+}
 
 impl Device for FileDevice {
     fn name(&self) -> &Arc<str> {
@@ -289,62 +237,21 @@ impl Device for FileDevice {
     }
 
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        check_range(self, Op::Read, offset_bytes, buf.len() as u64)?;
-        self.fill(offset_bytes, buf)
+        self.read(offset_bytes, &mut [IoSliceMut::new(buf)])
     }
 
     fn read_vectored_at(&self, offset_bytes: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<()> {
-        let len_bytes: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
-        check_range(self, Op::Read, offset_bytes, len_bytes)?;
-        let mut at = offset_bytes;
-        for group in bufs.chunks_mut(VECTOR_MAX) {
-            // What one call does not deliver, for whatever reason, plain reads fetch or explain.
-            let mut got = self.read_group(group, at);
-            for buf in group {
-                let have = got.min(buf.len());
-                got -= have;
-                self.fill(at + have as u64, &mut buf[have..])?;
-                at += buf.len() as u64;
-            }
-        }
-        Ok(())
+        self.read(offset_bytes, bufs)
     }
 
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         check_writable(self, Op::Write, offset_bytes, data.len() as u64)?;
-        self.put(offset_bytes, data)
-    }
-
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        let len_bytes: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
-        check_writable(self, Op::Write, offset_bytes, len_bytes)?;
-        let mut at = offset_bytes;
-        for group in bufs.chunks(VECTOR_MAX) {
-            // As for reads: plain writes put down or explain what the one call left over.
-            let mut put = rustix::io::pwritev(&self.file, group, at).unwrap_or(0);
-            for buf in group {
-                let have = put.min(buf.len());
-                put -= have;
-                self.put(at + have as u64, &buf[have..])?;
-                at += buf.len() as u64;
-            }
-        }
-        Ok(())
+        self.write(offset_bytes, data)
     }
 
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         check_writable(self, Op::Write, offset_bytes, data.len() as u64)?;
-        self.fail_if_lost()?;
-        let Err(err) = self.put_stable(offset_bytes, data) else {
-            return Ok(());
-        };
-        // Either the write failed, which the caller may repeat, or the write-back did, which may have swallowed the one
-        // report about other writes too. Writing the same bytes again without waiting tells which.
-        self.put(offset_bytes, data)?;
-        if Errno::of(&err).0 == libc::EOPNOTSUPP {
-            return self.flush();
-        }
-        Err(self.lost_writes(&err))
+        self.write_stable(offset_bytes, data)
     }
 
     fn flush(&self) -> Result<()> {
@@ -352,20 +259,13 @@ impl Device for FileDevice {
             return Ok(());
         }
         self.fail_if_lost()?;
-        // Nothing completed since the last flush began that succeeded: nothing to do. Asking the kernel would cost a flush of
-        // the disk's cache all the same.
-        let changes = self.changes.load(Ordering::Acquire);
-        if self.stable_changes.load(Ordering::Acquire) >= changes {
-            return Ok(());
-        }
-        waiting::about_to_wait();
-        rustix::fs::fdatasync(&self.file).map_err(|err| self.lost_writes(&err.into()))?;
-        self.stable_changes.fetch_max(changes, Ordering::Release);
-        Ok(())
+        self.gather.write_out(&|at, data: &[u8]| self.put(at, data))?;
+        self.sync()
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         check_writable(self, Op::Discard, offset_bytes, len_bytes)?;
+        self.drop_range(offset_bytes, len_bytes)?;
         let _changing = Changing(&self.changes);
         let done = if self.is_block {
             let block = u64::from(self.logical_block_bytes);
@@ -385,6 +285,7 @@ impl Device for FileDevice {
 
     fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         check_writable(self, Op::Zero, offset_bytes, len_bytes)?;
+        self.drop_range(offset_bytes, len_bytes)?;
         let _changing = Changing(&self.changes);
         let block = u64::from(self.logical_block_bytes);
         let done = if len_bytes == 0 {
@@ -404,73 +305,12 @@ impl Device for FileDevice {
     }
 
     fn advise(&self, offset_bytes: u64, len_bytes: u64, advice: Advice) {
+        let Some(len) = std::num::NonZeroU64::new(len_bytes) else { return };
         let advice = match advice {
             Advice::WillNeed => rustix::fs::Advice::WillNeed,
             Advice::DontNeed => rustix::fs::Advice::DontNeed,
-            Advice::Sequential => rustix::fs::Advice::Sequential,
-            Advice::Random => rustix::fs::Advice::Random,
         };
-        let len = std::num::NonZeroU64::new(len_bytes);
-        if len.is_some() {
-            // A hint that is not taken costs time only.
-            let _ = rustix::fs::fadvise(&self.file, offset_bytes, len, advice);
-        }
+        // A hint that is not taken costs time only.
+        let _ = rustix::fs::fadvise(&self.file, offset_bytes, Some(len), advice);
     }
-}
-
-/// Makes the file if the options ask for it and nothing is there. Says whether it did.
-fn create_if_absent(path: &Path, options: OpenOptions) -> io::Result<bool> {
-    if options.create_bytes.is_none() || options.access != Access::ReadWrite {
-        return Ok(false);
-    }
-    let mut create = File::options();
-    create.write(true).create_new(true).custom_flags(libc::O_NOCTTY);
-    match create.open(path) {
-        Ok(_) => Ok(true),
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(err) => Err(err),
-    }
-}
-
-/// Fails unless this is something with blocks. Asked before opening too, because opening a FIFO would wait for a writer.
-fn check_kind(name: &Arc<str>, meta: &std::fs::Metadata) -> Result<()> {
-    let kind = meta.file_type();
-    let found = if kind.is_file() || kind.is_block_device() {
-        return Ok(());
-    } else if kind.is_dir() {
-        "a directory"
-    } else if kind.is_char_device() {
-        "a character device"
-    } else if kind.is_fifo() {
-        "a pipe"
-    } else {
-        "a socket"
-    };
-    Err(Error::NotADevice { device: name.clone(), found })
-}
-
-/// Logical and physical block size in bytes. A regular file has no blocks of its own: sectors, and the unit its file
-/// system prefers.
-fn block_sizes(file: &File, is_block: bool) -> io::Result<(u32, u32)> {
-    if is_block {
-        let logical = rustix::fs::ioctl_blksszget(file)?;
-        return Ok((logical, rustix::fs::ioctl_blkpbszget(file)?.max(logical)));
-    }
-    let preferred = file.metadata()?.blksize().clamp(SECTOR_BYTES, 4096);
-    Ok((SECTOR_BYTES as u32, preferred as u32))
-}
-
-/// Present size in bytes. Seeking to the end works for block devices too, whose metadata say 0; the file position is
-/// used for nothing else.
-fn current_size(file: &File) -> io::Result<u64> {
-    Ok(rustix::fs::seek(file, rustix::fs::SeekFrom::End(0))?)
-}
-
-fn punch_hole(file: &File, offset_bytes: u64, len_bytes: u64) -> io::Result<()> {
-    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(file, how, offset_bytes, len_bytes)?)
-}
-
-fn is_unsupported(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY))
 }

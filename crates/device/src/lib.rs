@@ -19,6 +19,7 @@
 //!
 //! Opening for reading never writes a byte; see [`FileDevice`]. Errors are one enum, [`Error`].
 
+mod aligned;
 pub mod crash;
 pub mod device;
 mod error;
@@ -34,6 +35,7 @@ pub mod thin;
 pub mod waiting;
 mod wrapper;
 
+pub use aligned::AlignedBuf;
 pub use crash::{Crash, Crashes};
 pub use device::{Advice, Device, SECTOR_BYTES};
 pub use error::{Errno, Error, Op, Result};

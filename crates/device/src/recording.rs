@@ -18,14 +18,12 @@
 //! mark must show what it promised.
 
 use std::fmt;
-use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::crash::{Crash, Crashes};
-use crate::device::gather;
 use crate::{Device, Error, MemDevice, Result, SECTOR_BYTES};
 
 /// New contents of a range.
@@ -195,10 +193,6 @@ impl crate::Wrapper for RecordingDevice {
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         let range = range(offset_bytes, data.len() as u64);
         self.change(range, Some(data), false, || self.inner().write_at(offset_bytes, data))
-    }
-
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        Device::write_at(self, offset_bytes, &gather(bufs))
     }
 
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {

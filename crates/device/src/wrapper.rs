@@ -9,10 +9,10 @@
 //! `self.inner()` and `Device::read_at(self, …)` say which is meant.
 
 use std::fmt::Debug;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
-use crate::device::{read_each, write_each};
+use crate::device::read_each;
 use crate::{Advice, Device, Result};
 
 /// A device in front of another one. The methods are those of [`Device`] and do what the device below does, unless a wrapper says otherwise.
@@ -35,9 +35,6 @@ pub trait Wrapper: Send + Sync + Debug {
     }
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         self.inner().write_at(offset_bytes, data)
-    }
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        write_each(offset_bytes, bufs, |at, buf| Wrapper::write_at(self, at, buf))
     }
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         self.inner().write_fua_at(offset_bytes, data)
@@ -81,9 +78,6 @@ impl<W: Wrapper> Device for W {
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         Wrapper::write_at(self, offset_bytes, data)
     }
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        Wrapper::write_vectored_at(self, offset_bytes, bufs)
-    }
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         Wrapper::write_fua_at(self, offset_bytes, data)
     }
@@ -110,9 +104,5 @@ impl<D: Device + ?Sized> Wrapper for Arc<D> {
 
     fn read_vectored_at(&self, offset_bytes: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<()> {
         (**self).read_vectored_at(offset_bytes, bufs)
-    }
-
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        (**self).write_vectored_at(offset_bytes, bufs)
     }
 }

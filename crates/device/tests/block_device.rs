@@ -1,6 +1,8 @@
 //! Block devices, by way of loop devices. Needs root, a kernel with loop devices, and mkfs.ext4; fails without.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,10 +39,14 @@ impl Loop {
 
     /// The file below has room for this much only.
     fn with_room_for(bytes: u64) -> Loop {
+        Loop::with_room_and(bytes, &[])
+    }
+
+    fn with_room_and(bytes: u64, extra: &[&str]) -> Loop {
         let dir = TempDir::new().unwrap();
         let options = format!("size={bytes}");
         run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", dir.path().to_str().unwrap()]).unwrap();
-        Loop::in_dir(dir, true, &[])
+        Loop::in_dir(dir, true, extra)
     }
 
     fn in_dir(dir: TempDir, cramped: bool, extra: &[&str]) -> Loop {
@@ -48,10 +54,11 @@ impl Loop {
         fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
         let args = [&["--find", "--show"], extra, &[image.to_str().unwrap()]].concat();
         let node: PathBuf = run("losetup", &args).unwrap().into();
-        // Whether it discards stays as the last one who used it has set it.
+        // Whether it discards stays as the last one who used it has set it. Where that cannot be changed (it may have been set to what the kernel does not
+        // accept for this file) it does not discard, which only matters to who expects it to.
         let queue = Path::new("/sys/block").join(node.file_name().unwrap()).join("queue");
         if fs::read_to_string(queue.join("discard_max_hw_bytes")).unwrap().trim() != "0" {
-            fs::write(queue.join("discard_max_bytes"), (1u64 << 30).to_string()).unwrap();
+            let _ = fs::write(queue.join("discard_max_bytes"), (1u64 << 30).to_string());
         }
         Loop { node, image, dir, mounted: false, cramped }
     }
@@ -173,7 +180,12 @@ fn the_kernel_cannot_mount_what_is_open_for_writing() {
 #[test]
 fn a_failed_flush_is_never_forgotten() {
     let loop_device = Loop::with_room_for(4 << 20);
-    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    let open = || {
+        let options = OpenOptions::new(Access::ReadWrite).lock_wait(std::time::Duration::from_millis(500));
+        options.cached().open(&loop_device.node).unwrap()
+    };
+    let device = open();
+    assert!(!device.is_direct());
     device.write_fua_at(0, &[1; 4096]).unwrap();
     // The page cache takes it; the storage below cannot.
     device.write_at(0, &vec![2; 8 << 20]).unwrap();
@@ -184,10 +196,50 @@ fn a_failed_flush_is_never_forgotten() {
     assert_eq!(device.write_fua_at(0, &[3; 4096]).unwrap_err(), first);
     drop(device);
 
-    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    let device = open();
     let forced = device.write_fua_at(12 << 20, &vec![4; 1 << 20]).unwrap_err();
     assert!(matches!(forced, Error::LostWrites { .. }), "{forced}");
     assert_eq!(device.flush().unwrap_err(), forced);
+}
+
+/// What a block device without room does not take is written again when there is some, and is there all the time.
+#[test]
+fn nothing_is_lost_for_want_of_room() {
+    // A loop device tells of missing room only if it writes directly itself.
+    let loop_device = Loop::with_room_and(4 << 20, &["--direct-io=on"]);
+    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    assert!(device.is_direct());
+    let (small, large) = (|n: u8| [n; 4096], vec![9; 2 << 20]);
+    let room = loop_device.dir.path().join("room");
+    assert!(fs::write(&room, vec![0; 5 << 20]).is_err(), "it takes all the room");
+
+    // Small writes are taken as they come; the flush finds that there is no room, for as long as there is none.
+    (0..255).for_each(|n| device.write_at(u64::from(n) * 8192, &small(n)).unwrap());
+    for _ in 0..2 {
+        let full = device.flush().unwrap_err();
+        assert!(
+            full.is_no_space() && matches!(full, Error::Io { op: frazil_device::Op::Write, .. }),
+            "{full}"
+        );
+    }
+    let read_back = |device: &FileDevice| {
+        for n in 0..255 {
+            let mut got = [0; 4096];
+            device.read_at(u64::from(n) * 8192, &mut got).unwrap();
+            assert_eq!(got, small(n));
+        }
+    };
+    read_back(&device);
+    // A large one fails itself.
+    assert!(device.write_at(8 << 20, &large).unwrap_err().is_no_space());
+    assert!(device.write_fua_at(12 << 20, &small(3)).unwrap_err().is_no_space());
+
+    fs::remove_file(room).unwrap();
+    device.flush().unwrap();
+    device.write_at(8 << 20, &large).unwrap();
+    device.write_fua_at(12 << 20, &small(3)).unwrap();
+    drop(device);
+    read_back(&open(&loop_device.node, Access::ReadOnly).unwrap());
 }
 
 #[test]
@@ -201,4 +253,32 @@ fn a_full_file_system_below_an_image_is_no_space() {
     device.discard(0, 2 << 20).unwrap();
     device.write_fua_at(12 << 20, &[2; 4096]).unwrap();
     device.flush().unwrap();
+}
+
+#[test]
+fn so_is_one_that_lets_images_be_written_directly() {
+    let mut loop_device = Loop::new(&[]);
+    loop_device.mount("rw");
+    let image = loop_device.mount_point().join("image");
+    let options = OpenOptions::new(Access::ReadWrite).create_bytes(64 << 20);
+    let device = options.open(&image).unwrap();
+    assert!(device.is_direct());
+    // Small or large, who writes is told; what was taken can be made durable.
+    let step = |n: u64| n * 16384;
+    let taken = (0..4096).take_while(|n| device.write_at(step(*n), &[1; 8192]).is_ok()).count() as u64;
+    assert!(taken < 2048 && device.write_at(step(taken), &[1; 8192]).unwrap_err().is_no_space(), "{taken}");
+    assert!(device.write_at(32 << 20, &vec![2; 16 << 20]).unwrap_err().is_no_space());
+    device.flush().unwrap();
+    device.discard(0, 8 << 20).unwrap();
+    device.write_at(step(taken), &[1; 8192]).unwrap();
+    device.flush().unwrap();
+    drop(device);
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let loop_device = Loop::new(&[]);
+    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    assert!(device.is_direct());
+    common::what_was_written_is_read(&device, SIZE, 20);
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Geometry, Life, begin, options, read, recover};
-use frazil_device::{Device, Fault, FaultyDevice, MemDevice, RecordingDevice, ThinPool, WhenFull};
+use frazil_device::{Device, Errno, Fault, FaultyDevice, MemDevice, RecordingDevice, ThinPool, WhenFull};
 use frazil_journal::engine::{
     Dirty, FlushFailed, Journal, JournalError, NoSpace, Options, Pin, PinClass, Start, Step, Wait, Watermark,
 };
@@ -373,6 +373,40 @@ fn a_full_thin_device_fails_after_its_time() {
         assert!(i < 100_000, "{}", life.journal.status());
     }
     assert!(life.host.halted.lock().unwrap().as_ref().unwrap().contains("not written"));
+}
+
+/// A device that holds earlier writes until there is room for them says so when it is flushed.
+#[test]
+fn a_flush_without_room_is_waited_for() {
+    for (no_space, times) in [(NoSpace::Wait, 3), (NoSpace::FailAfter(Duration::from_secs(3)), u64::MAX)] {
+        let device = Arc::new(FaultyDevice::new(Arc::new(GEOMETRY.device())));
+        let life = begin(vec![device.clone()], GEOMETRY, Options { no_space, ..options() });
+        device.inject(Fault::flushes().times(times).errno(Errno::NO_SPACE));
+        let flush_writes = || life.journal.status().counters.flush_writes;
+        let before = flush_writes();
+        commit(&life.journal, 1, 1).unwrap();
+        let seq = Seq(life.journal.status().seq);
+        for _ in 0..100 {
+            if life.journal.flush_seq_by(seq, Some(Duration::ZERO)).is_ok() || life.journal.halted().is_some()
+            {
+                break;
+            }
+            assert!(
+                flush_writes() == before || device.struck() == times,
+                "nothing goes before what it points to"
+            );
+            life.journal.step();
+            life.clock.advance(Duration::from_millis(500));
+        }
+        let halted = life.host.halted.lock().unwrap().clone();
+        match no_space {
+            NoSpace::Wait => assert_eq!((halted, device.struck(), flush_writes()), (None, times, before + 1)),
+            NoSpace::FailAfter(_) => {
+                assert!(halted.is_some_and(|why| why.contains("cannot flush")));
+                assert!(device.struck() >= 3 && flush_writes() == before, "{}", device.struck());
+            }
+        }
+    }
 }
 
 /// An owner that never writes back.

@@ -187,7 +187,14 @@ impl Journal {
 
         let mut outcome = Outcome::default();
         if flush && let Some(error) = writable.iter().find_map(|(_, d, _)| d.flush().err()) {
-            self.fail_write(seq, HaltReason::FlushFailed { error });
+            if !error.is_no_space() {
+                self.fail_write(seq, HaltReason::FlushFailed { error });
+                return;
+            }
+            // What was written before has no room yet. It is not lost, and this entry waits with it.
+            outcome.no_space = targets.into_iter().map(|target| (target, error.clone())).collect();
+            outcome.unflushed = Some(error);
+            self.submitted(seq, outcome);
             return;
         }
         for target in targets {
@@ -206,13 +213,18 @@ impl Journal {
         let now = self.clock.now();
         let mut st = self.lock();
         st.extra.counters.bytes_written += outcome.bytes;
-        let Outcome { written, mut failed, no_space, .. } = outcome;
+        let Outcome { written, mut failed, no_space, unflushed, .. } = outcome;
         let entry = st.entry(seq).expect("being written");
         written.iter().for_each(|dev| entry.io.written.insert(dev));
         if !no_space.is_empty() {
             let since = *entry.io.no_space_since.get_or_insert(now);
             let waited = now.saturating_sub(since);
             let give_up = matches!(self.options.no_space, NoSpace::FailAfter(limit) if waited >= limit);
+            if let (true, Some(error)) = (give_up, unflushed) {
+                drop(st);
+                self.fail_write(seq, HaltReason::FlushFailed { error });
+                return;
+            }
             if give_up {
                 failed.extend(no_space);
             } else {
@@ -305,6 +317,8 @@ struct Outcome {
     written: DevSet,
     failed: Vec<(Target, frazil_device::Error)>,
     no_space: Vec<(Target, frazil_device::Error)>,
+    /// What was written before could not be flushed, for want of room.
+    unflushed: Option<frazil_device::Error>,
     bytes: u64,
 }
 

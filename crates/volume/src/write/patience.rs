@@ -13,7 +13,7 @@
 //! the write. All of a volume share one [`Patience`]: the time counts from the first write that found no room since one last succeeded, so that it is not waited for
 //! once by each. When nothing may be written any more nobody waits any longer.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,10 +131,6 @@ impl frazil_device::Wrapper for Patient {
 
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         self.patience.write(|| self.inner().write_at(offset_bytes, data))
-    }
-
-    fn write_vectored_at(&self, offset_bytes: u64, bufs: &[IoSlice<'_>]) -> Result<()> {
-        self.patience.write(|| self.inner().write_vectored_at(offset_bytes, bufs))
     }
 
     fn write_fua_at(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
