@@ -1,8 +1,8 @@
 //! Room for what is gathered, in regular files.
 //!
 //! A file with holes on a full file system has no room for a write. The page cache finds that out when the write is made; a write that is gathered would be
-//! found out when it is too late to tell who made it. So the file gets its room first, in regions of a mebibyte, each of which is
-//! asked for once. (A thin block device has nothing like that to ask.)
+//! found out when it is too late to tell who made it. So the file gets its room first, in regions of 64 KiB, each of which is
+//! asked for once. (Larger ones would fill the holes of an image in which little is written.) (A thin block device has nothing like that to ask.)
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,9 +14,9 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 /// How much gets its room at a time.
-const REGION_BYTES: u64 = 1 << 20;
+const REGION_BYTES: u64 = 64 << 10;
 /// So many regions are remembered.
-const REGIONS_MAX: usize = 4096;
+const REGIONS_MAX: usize = 16_384;
 
 /// Regions of a file that have their room, by number.
 #[derive(Debug, Default)]
