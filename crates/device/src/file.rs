@@ -6,10 +6,11 @@
 //! [`Access::Peek`] takes no lock: for showing what a superblock says while somebody else has the volume mounted.
 //! The rules are in `lock.rs`, how the holder of a lock is found is in `holder.rs`.
 //!
-//! **Writes** go past the page cache where the storage lets them, **reads** go through it (`write.rs`, `read.rs`, and `direct.rs` for what "lets them" means). So nothing is
+//! **Writes** go to block devices past the page cache, **reads** through it (`write.rs`, `direct.rs`, `read.rs`). So nothing is
 //! copied on the way to the device, an error belongs to the write it is about, what has no room can be written again, and what is read often is in memory. That the two
 //! agree needs no care here: nothing is ever written to the page cache, so it holds nothing that the device does not, and the kernel drops the pages that a
-//! direct write covers, before it and after it.
+//! direct write covers, before it and after it. Regular files are read and written through the page cache: their file systems find places for what is
+//! written better when they see more of it, and say at once if there is no room.
 //!
 //! **Flushes that have nothing to do are free.** Plain changes are counted when they complete; a flush after which none
 //! completed returns at once.
@@ -25,7 +26,6 @@ mod holder;
 mod lock;
 mod options;
 mod read;
-mod reserve;
 mod storage;
 mod sys;
 mod write;
@@ -44,7 +44,6 @@ use rustix::fs::FallocateFlags;
 
 use self::direct::Direct;
 use self::gather::Gather;
-use self::reserve::Reserved;
 use self::storage::{block_sizes, check_kind, create_if_absent, current_size, is_unsupported, punch_hole};
 use crate::device::{check_writable, write_zeros};
 use crate::waiting;
@@ -68,8 +67,6 @@ pub struct FileDevice {
     direct: Option<Direct>,
     /// Small writes on that way.
     gather: Gather,
-    /// Where a regular file has room for them.
-    reserved: Reserved,
     /// Held by who reads a block to write it again with a part changed.
     partly: Mutex<()>,
     /// The first failure to make writes stable, which all later flushes repeat.
@@ -116,16 +113,13 @@ impl FileDevice {
         let is_block = meta.file_type().is_block_device();
         let (logical_block_bytes, physical_block_bytes) = block_sizes(&file, is_block).map_err(failed)?;
         let size_bytes = AtomicU64::new(current_size(&file).map_err(failed)?);
-        let block_bytes = is_block.then_some(logical_block_bytes);
-        let direct = (options.direct && options.access == Access::ReadWrite)
-            .then(|| Direct::open(&file, block_bytes))
-            .flatten();
+        let is_direct = is_block && options.direct && options.access == Access::ReadWrite;
+        let direct = is_direct.then(|| Direct::open(&file, logical_block_bytes)).flatten();
         Ok(FileDevice {
             name,
             path: path.to_path_buf(),
             direct,
             gather: Gather::new(),
-            reserved: Reserved::default(),
             partly: Mutex::default(),
             file,
             access: options.access,

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use frazil_device::{Access, Device, Error, FileDevice, OpenOptions};
+use common::{agrees, steps};
+use frazil_device::{Access, Device, Error, FileDevice, MemDevice, OpenOptions};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 const SIZE: u64 = 16 << 20;
@@ -255,30 +257,33 @@ fn a_full_file_system_below_an_image_is_no_space() {
     device.flush().unwrap();
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn a_block_device_and_memory_agree(steps in steps(SIZE)) {
+        // Blocks of which only a part is written, too.
+        for sector_size in ["--sector-size=512", "--sector-size=4096"] {
+            let loop_device = Loop::new(&[sector_size]);
+            let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+            prop_assert!(device.is_direct());
+            let memory = MemDevice::new(SIZE);
+            agrees(&device, &memory, &steps);
+            drop(device);
+            prop_assert!(fs::read(&loop_device.node).unwrap() == memory.to_vec());
+        }
+    }
+}
+
 #[test]
-fn so_is_one_that_lets_images_be_written_directly() {
-    let mut loop_device = Loop::new(&[]);
-    loop_device.mount("rw");
-    let image = loop_device.mount_point().join("image");
-    let options = OpenOptions::new(Access::ReadWrite).create_bytes(64 << 20);
-    let device = options.open(&image).unwrap();
-    assert!(device.is_direct());
-    // Small or large, who writes is told; what was taken can be made durable.
-    let step = |n: u64| n * 16384;
-    let taken = (0..4096).take_while(|n| device.write_at(step(*n), &[1; 8192]).is_ok()).count() as u64;
-    assert!(taken < 2048 && device.write_at(step(taken), &[1; 8192]).unwrap_err().is_no_space(), "{taken}");
-    assert!(device.write_at(32 << 20, &vec![2; 16 << 20]).unwrap_err().is_no_space());
-    device.flush().unwrap();
-    device.discard(0, 8 << 20).unwrap();
-    device.write_at(step(taken), &[1; 8192]).unwrap();
-    device.flush().unwrap();
-    drop(device);
+fn threads_do_not_disturb_each_other() {
+    for sector_size in ["--sector-size=512", "--sector-size=4096"] {
+        let loop_device = Loop::new(&[sector_size]);
+        common::threads_do_not_disturb_each_other(&open(&loop_device.node, Access::ReadWrite).unwrap());
+    }
 }
 
 #[test]
 fn what_was_written_is_read() {
     let loop_device = Loop::new(&[]);
-    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
-    assert!(device.is_direct());
-    common::what_was_written_is_read(&device, SIZE, 20);
+    common::what_was_written_is_read(&open(&loop_device.node, Access::ReadWrite).unwrap(), 20);
 }

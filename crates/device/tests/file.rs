@@ -9,7 +9,8 @@ use std::io::IoSliceMut;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use frazil_device::{Access, Advice, AlignedBuf, Device, Error, FileDevice, MemDevice, Op, OpenOptions};
+use common::{agrees, steps};
+use frazil_device::{Access, Advice, Device, Error, FileDevice, MemDevice, Op, OpenOptions};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -176,149 +177,30 @@ fn more_buffers_than_one_call_takes() {
 /// Not whole blocks.
 const SIZE: u64 = 1_500_100;
 
-#[derive(Clone, Debug)]
-enum Step {
-    Write(u64, Vec<u8>),
-    WriteStable(u64, Vec<u8>),
-    Zero(u64, u64),
-    Discard(u64, u64),
-    Flush,
-    /// Into memory that is aligned, or not, in pieces.
-    Read {
-        at: u64,
-        len: u64,
-        aligned: bool,
-        piece: usize,
-    },
-}
-
-/// Anything, whole sectors, and whole pages that may be long: offset and length.
-fn range() -> impl Strategy<Value = (u64, u64)> {
-    let units = prop_oneof![Just((1u64, 20_000u64)), Just((512, 60)), Just((4096, 150))];
-    let range = units.prop_flat_map(|(unit, most)| {
-        (0..SIZE / unit, 0..most).prop_map(move |(at, len)| (at * unit, len * unit))
-    });
-    range.prop_map(|(at, len): (u64, u64)| (at, len.min(SIZE - at)))
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let data = || (range(), any::<u8>()).prop_map(|((at, len), byte)| (at, vec![byte; len as usize]));
-    let piece = prop_oneof![Just(4096), 100usize..5000, Just(1 << 20)];
-    let read = (range(), any::<bool>(), piece).prop_map(|((at, len), aligned, piece)| Step::Read {
-        at,
-        len,
-        aligned,
-        piece,
-    });
-    prop_oneof![
-        6 => data().prop_map(|(at, data)| Step::Write(at, data)),
-        2 => data().prop_map(|(at, data)| Step::WriteStable(at, data)),
-        1 => range().prop_map(|(at, len)| Step::Zero(at, len)),
-        1 => range().prop_map(|(at, len)| Step::Discard(at, len)),
-        1 => Just(Step::Flush),
-        6 => read,
-    ]
-}
-
-/// Does a step, and returns what it read.
-fn apply(device: &dyn Device, step: &Step) -> Vec<u8> {
-    match step {
-        Step::Write(at, data) => device.write_at(*at, data),
-        Step::WriteStable(at, data) => device.write_fua_at(*at, data),
-        Step::Zero(at, len) => device.zero(*at, *len),
-        // What is there then is anything, so it is made something.
-        Step::Discard(at, len) => {
-            device.discard(*at, *len).and_then(|()| device.write_at(*at, &vec![0xd1; *len as usize]))
-        }
-        Step::Flush => device.flush(),
-        Step::Read { at, len, aligned, piece } => {
-            let skip = usize::from(!aligned);
-            let mut memory = AlignedBuf::new(*len as usize + skip);
-            let mut bufs: Vec<_> = memory[skip..].chunks_mut(*piece).map(IoSliceMut::new).collect();
-            device.read_vectored_at(*at, &mut bufs).unwrap();
-            return memory[skip..].to_vec();
-        }
-    }
-    .unwrap();
-    Vec::new()
-}
-
-/// A file on a file system of each kind there is here: past the page cache, and through it.
-fn images(contents: &[u8]) -> Vec<(TempDir, PathBuf)> {
-    let shared_memory = TempDir::new_in("/dev/shm").ok();
-    let dirs = [TempDir::new().unwrap()].into_iter().chain(shared_memory);
-    dirs.map(|dir| (image(&dir, contents), dir)).map(|(path, dir)| (dir, path)).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn a_file_and_memory_agree(steps in prop::collection::vec(step(), 0..24)) {
-        for (_dir, path) in images(&[0; SIZE as usize]) {
-            let file = open(&path, Access::ReadWrite);
-            let memory = MemDevice::new(SIZE);
-            for step in &steps {
-                prop_assert!(apply(&file, step) == apply(&memory, step), "{step:?}");
-            }
-            drop(file);
-            prop_assert!(fs::read(&path).unwrap() == memory.to_vec());
-            let loaded = MemDevice::from_file(&path).unwrap();
-            prop_assert!(loaded.to_vec() == memory.to_vec());
-        }
+    fn a_file_and_memory_agree(steps in steps(SIZE)) {
+        let dir = TempDir::new().unwrap();
+        let path = image(&dir, &[0; SIZE as usize]);
+        let file = open(&path, Access::ReadWrite);
+        let memory = MemDevice::new(SIZE);
+        agrees(&file, &memory, &steps);
+        drop(file);
+        prop_assert!(fs::read(&path).unwrap() == memory.to_vec());
+        let loaded = MemDevice::from_file(&path).unwrap();
+        prop_assert!(loaded.to_vec() == memory.to_vec());
     }
 }
 
-/// Threads that write blocks of their own, small and large, all over a device, and read them back.
 #[test]
 fn threads_do_not_disturb_each_other() {
-    const THREADS: u64 = 6;
-    const BLOCK: u64 = 512;
     let dir = TempDir::new().unwrap();
-    let device = open(&image(&dir, &vec![0; 8 << 20]), Access::ReadWrite);
-    let work = |own: u64| {
-        let (device, mut state) = (&device, own + 1);
-        let mut draw = move |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) % below
-        };
-        let blocks = (8 << 20) / BLOCK / THREADS;
-        let mut known = vec![0u8; blocks as usize];
-        // Block n of this thread is block n * THREADS + own: neighbours are other threads'.
-        let place = |n: u64| (n * THREADS + own) * BLOCK;
-        for _ in 0..2000 {
-            let n = draw(blocks);
-            match draw(8) {
-                0 => device.write_fua_at(place(n), &[known[n as usize]; BLOCK as usize]).unwrap(),
-                1 => device.flush().unwrap(),
-                2 | 3 => {
-                    let mut got = [0; BLOCK as usize];
-                    device.read_at(place(n), &mut got).unwrap();
-                    assert_eq!(got, [known[n as usize]; BLOCK as usize]);
-                }
-                // A part of a block, which has to be filled up.
-                4 => device.write_at(place(n) + 100, &[known[n as usize]; 100]).unwrap(),
-                _ => {
-                    known[n as usize] = draw(256) as u8;
-                    device.write_at(place(n), &[known[n as usize]; BLOCK as usize]).unwrap();
-                }
-            }
-        }
-        let mut got = [0; BLOCK as usize];
-        for (n, byte) in known.iter().enumerate() {
-            device.read_at(place(n as u64), &mut got).unwrap();
-            assert_eq!(got, [*byte; BLOCK as usize], "block {n} of thread {own}");
-        }
-    };
-    std::thread::scope(|scope| {
-        for own in 0..THREADS {
-            scope.spawn(move || work(own));
-        }
-    });
+    common::threads_do_not_disturb_each_other(&open(&image(&dir, &vec![0; 8 << 20]), Access::ReadWrite));
 }
 
 #[test]
 fn what_was_written_is_read() {
-    for (_dir, path) in images(&vec![0; 16 << 20]) {
-        common::what_was_written_is_read(&open(&path, Access::ReadWrite), 16 << 20, 20);
-    }
+    let dir = TempDir::new().unwrap();
+    common::what_was_written_is_read(&open(&image(&dir, &vec![0; 16 << 20]), Access::ReadWrite), 20);
 }

@@ -1,8 +1,7 @@
 //! Writing past the page cache.
 //!
-//! A second descriptor for the same storage, opened with `O_DIRECT`. The kernel says which alignment it wants (`STATX_DIOALIGN`, Linux 6.1; of a block device it
-//! is known without); where it says none (tmpfs, some network file systems) there is no such descriptor and everything goes
-//! through the cache. What lies in memory that is not aligned is copied once.
+//! A second descriptor for the same block device, opened with `O_DIRECT`. The kernel says which alignment it wants (`STATX_DIOALIGN`; before Linux 6.1 multiples of the
+//! logical block do). What lies in memory that is not aligned is copied once. Should the device refuse all the same, everything goes through the cache from then on.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -33,15 +32,13 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// A way past the page cache to what `file` has open, if there is one. `block_bytes` is the logical block if this is a block device.
-    pub(super) fn open(file: &File, block_bytes: Option<u32>) -> Option<Direct> {
+    /// A way past the page cache to the block device that `file` has open, if there is one.
+    pub(super) fn open(file: &File, logical_block_bytes: u32) -> Option<Direct> {
         let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
         let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
-        let (block_bytes, memory_bytes) = match block_bytes {
-            _ if told => (stat.stx_dio_offset_align, stat.stx_dio_mem_align),
-            // Older kernels want both to be multiples of the logical block.
-            Some(block_bytes) => (block_bytes, block_bytes),
-            None => return None,
+        let (block_bytes, memory_bytes) = match told {
+            true => (stat.stx_dio_offset_align, stat.stx_dio_mem_align),
+            false => (logical_block_bytes, logical_block_bytes),
         };
         let fits = |bytes: u32| bytes.is_power_of_two() && bytes as usize <= PAGE_BYTES;
         if !fits(block_bytes) || !fits(memory_bytes) {
