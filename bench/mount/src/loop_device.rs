@@ -1,18 +1,20 @@
 //! The disk that all sides share: a loop device over one file.
 
-use frazil_bench_common::Outcome;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use frazil_bench_common::Outcome;
+use frazil_testing::loops::FreshLoop;
 
 use crate::peers::run;
 
 /// Size of the file. XFS and btrfs make small volumes in other ways than they make large ones.
 const BYTES: u64 = 4 << 30;
 
-/// A loop device that goes when this is dropped.
-pub(crate) struct LoopDevice(PathBuf);
+/// A loop device of our own, that goes when this is dropped, or the process ends in another way; a mount that is left keeps it, and it goes with the mount then.
+pub(crate) struct LoopDevice(FreshLoop);
 
 impl LoopDevice {
     /// Makes the file, if it is not there, and the device.
@@ -20,39 +22,18 @@ impl LoopDevice {
         if fs::metadata(file).map_or(0, |meta| meta.len()) != BYTES {
             fill(file)?;
         }
-        let output =
-            Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(file).output()?;
-        if !output.status.success() {
-            return Err(format!("losetup: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
-        }
-        let device = LoopDevice(PathBuf::from(String::from_utf8(output.stdout)?.trim()));
+        let device = FreshLoop::add().map_err(|error| format!("a loop device of its own: {error}"))?;
+        run(Command::new("losetup").arg("--direct-io=on").arg(device.node()).arg(file))?;
         // A discard would make holes in the file, which have to be filled again.
-        device.set_discard_max("0")?;
+        fs::write(device.sys().join("queue/discard_max_bytes"), "0")?;
         if fs::read_to_string(device.sys().join("loop/dio"))?.trim() != "1" {
             return Err("the loop device does not do direct I/O here: measure on another disk (--dir)".into());
         }
-        Ok(device)
-    }
-
-    fn sys(&self) -> PathBuf {
-        Path::new("/sys/block").join(self.0.file_name().unwrap_or_default())
-    }
-
-    fn set_discard_max(&self, bytes: &str) -> std::io::Result<()> {
-        fs::write(self.sys().join("queue/discard_max_bytes"), bytes)
+        Ok(LoopDevice(device))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        // The next user of the device has what is set here.
-        let _ = self.set_discard_max(&(1u64 << 30).to_string());
-        // A mount that is left keeps it; it goes with the mount then.
-        let _ = run(Command::new("losetup").arg("-d").arg(&self.0));
+        self.0.node()
     }
 }
 

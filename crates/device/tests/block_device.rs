@@ -1,4 +1,4 @@
-//! Block devices, by way of loop devices. Needs root, a kernel with loop devices, and mkfs.ext4; fails without.
+//! Block devices, by way of loop devices. Needs root, a kernel with loop devices, Python, and mkfs.ext4; fails without.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -9,6 +9,7 @@ use std::process::Command;
 
 use common::{agrees, steps};
 use frazil_device::{Access, Device, Error, FileDevice, MemDevice, OpenOptions};
+use frazil_testing::loops::FreshLoop;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -26,6 +27,7 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
 
 /// A loop device over a fresh file, and what must be undone in the end.
 struct Loop {
+    device: FreshLoop,
     node: PathBuf,
     image: PathBuf,
     dir: TempDir,
@@ -54,15 +56,17 @@ impl Loop {
     fn in_dir(dir: TempDir, cramped: bool, extra: &[&str]) -> Loop {
         let image = dir.path().join("image");
         fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
-        let args = [&["--find", "--show"], extra, &[image.to_str().unwrap()]].concat();
-        let node: PathBuf = run("losetup", &args).unwrap().into();
-        // Whether it discards stays as the last one who used it has set it. Where that cannot be changed (it may have been set to what the kernel does not
-        // accept for this file) it does not discard, which only matters to who expects it to.
-        let queue = Path::new("/sys/block").join(node.file_name().unwrap()).join("queue");
-        if fs::read_to_string(queue.join("discard_max_hw_bytes")).unwrap().trim() != "0" {
-            let _ = fs::write(queue.join("discard_max_bytes"), (1u64 << 30).to_string());
-        }
-        Loop { node, image, dir, mounted: false, cramped }
+        let device = FreshLoop::add().unwrap();
+        let node = device.node().to_owned();
+        run("losetup", &[extra, &[node.to_str().unwrap(), image.to_str().unwrap()]].concat()).unwrap();
+        Loop { device, node, image, dir, mounted: false, cramped }
+    }
+
+    /// Without, a test of discards cannot tell anything.
+    fn assert_discards(&self) {
+        let what = self.device.sys().join("queue/discard_max_bytes");
+        let bytes = fs::read_to_string(&what).unwrap();
+        assert_ne!(bytes.trim(), "0", "{}: this loop device does not discard", what.display());
     }
 
     /// Makes an ext4 and mounts it with these options.
@@ -89,7 +93,6 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         self.unmount();
-        let _ = run("losetup", &["--detach", self.node.to_str().unwrap()]);
         if self.cramped {
             let _ = run("umount", &["--lazy", self.dir.path().to_str().unwrap()]);
         }
@@ -114,6 +117,7 @@ fn assert_mounted_there(opened: Result<FileDevice, Error>, dir: &Path) {
 #[test]
 fn reads_writes_zeroes_and_discards() {
     let loop_device = Loop::new(&["--sector-size", "4096"]);
+    loop_device.assert_discards();
     let device = open(&loop_device.node, Access::ReadWrite).unwrap();
     assert!(device.is_block_device());
     assert_eq!((device.size_bytes(), device.logical_block_bytes()), (SIZE, 4096));

@@ -12,6 +12,7 @@
 //! | compare what our code sees with the manifest | [`compare`] |
 //! | make random choices that can be replayed | [`seed::for_each_seed`] |
 //! | have a tree with some of everything | [`sample`] |
+//! | use a loop device that nobody used before | [`loops::FreshLoop`] |
 //! | see a mounted or exported directory the same way | [`observe`] |
 //!
 //! Everything here is for tests: a missing or damaged image is not an error to handle but a panic that says what
@@ -22,6 +23,7 @@
 pub mod compare;
 pub mod golden;
 pub mod listing;
+pub mod loops;
 pub mod manifest;
 pub mod observe;
 pub mod sample;
