@@ -37,7 +37,8 @@ struct Inner {
     writing: bool,
     /// It was asked for meanwhile: once more.
     again: bool,
-    /// Another node has taken its place.
+    /// It is not what counts for its node any more: another node has taken the place of that, or the node was clean, and whoever changes it next makes
+    /// another record.
     gone: bool,
     /// Words that fit another write.
     room_words: usize,
@@ -152,10 +153,13 @@ impl DirtyNode {
         inner.fill(words)
     }
 
-    /// Nothing is left to be written and nobody is writing.
-    pub(crate) fn is_clean(&self) -> bool {
-        let inner = self.inner.lock();
-        !inner.writing && !self.pins.iter().any(Pin::is_active) && self.cell.load().delta().is_empty()
+    /// If nothing is left to be written and nobody is writing, it is not what counts for its node any more. Whoever still has it cannot begin a write then,
+    /// of which the next record would not know. Whether it is so. Under the commit lock.
+    pub(crate) fn retire_if_clean(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.gone |=
+            !inner.writing && !self.pins.iter().any(Pin::is_active) && self.cell.load().delta().is_empty();
+        inner.gone
     }
 
     /// Waits until nobody is writing it.

@@ -154,7 +154,8 @@ impl Engine {
     pub(crate) fn forget_if_clean(&self, node: &Arc<DirtyNode>) {
         let mut committer = self.committer.lock();
         let id = node.cell.id();
-        if node.is_clean() && committer.dirty.get(&id).is_some_and(|own| Arc::ptr_eq(own, node)) {
+        let counts = committer.dirty.get(&id).is_some_and(|own| Arc::ptr_eq(own, node));
+        if counts && node.retire_if_clean() {
             committer.clean(node);
         }
     }
