@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use frazil_device::waiting;
 use frazil_journal::engine::{Dirty, FlushFailed, PinClass, Protects};
 use frazil_journal::{Journal, Pin};
 use frazil_ondisk::units::Seq;
@@ -27,8 +28,10 @@ use super::stage::leaf;
 use super::{Committer, Engine};
 use crate::write::commit::note_full;
 
-/// Keys in the buffer before whoever adds one empties it.
+/// Keys in the buffer before it is emptied.
 const KEYS_MAX: usize = 16_384;
+/// Keys in the buffer before whoever adds one empties it, even if there is a thread for that: that does not keep up.
+const KEYS_MOST: usize = 2 * KEYS_MAX;
 /// Keys put into leaves before the commit lock is let go for a moment.
 const BATCH: usize = 256;
 
@@ -147,9 +150,14 @@ impl Engine {
         result
     }
 
-    /// Empties the buffer if it has grown too large.
+    /// Empties the buffer if it has grown too large, or has it emptied.
     pub(crate) fn relieve_buffer(&self) -> Result<(), CommitError> {
-        if self.committer.lock().buffer.len() > KEYS_MAX { self.flush_buffer() } else { Ok(()) }
+        let keys = self.committer.lock().buffer.len();
+        if keys <= KEYS_MAX || (self.behind.leave_buffer() && keys <= KEYS_MOST) {
+            return Ok(());
+        }
+        waiting::about_to_wait();
+        self.flush_buffer()
     }
 
     fn empty_half(&self) -> Result<(), CommitError> {

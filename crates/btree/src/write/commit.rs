@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use frazil_device::waiting;
 use frazil_journal::engine::{Reservation, Wait};
 use frazil_journal::{JournalError, Watermark};
 use frazil_ondisk::bkey::BVersion;
@@ -116,7 +117,7 @@ impl Engine {
                 Ok((committed, reservation)) => {
                     // Returned without the lock: it may be the last, and wake others.
                     drop(reservation);
-                    self.try_to_relieve(&committed.full);
+                    self.after_commit(&committed.full);
                     return Ok(Some(committed));
                 }
                 Err(Retry::Conflict) => return Ok(None),
@@ -181,6 +182,7 @@ impl Engine {
             Retry::Room(words) => Ok(self.journal.wait_for_words(words, watermark, Wait::Forever)?),
             Retry::Rootless(btree) => self.make_root(btree),
             Retry::Overgrown(node) => {
+                waiting::about_to_wait();
                 self.relieve(std::slice::from_ref(&node))?;
                 node.wait_idle();
                 Ok(())
@@ -354,19 +356,32 @@ impl Engine {
         node
     }
 
-    /// [`Engine::relieve`], after something that has succeeded and stays so. If there is no room to write now, the changes stay in memory, pinned, and
-    /// it is tried again when they are to be written next.
-    fn try_to_relieve(&self, full: &[Arc<DirtyNode>]) {
-        if let Err(error) = self.relieve(full) {
+    /// Sees to it that what a commit has filled is written, and that there is not too much dirt.
+    fn after_commit(&self, full: &[Arc<DirtyNode>]) {
+        if !full.is_empty() && !self.behind.leave_nodes(full) {
+            self.or_later(full.iter().try_for_each(|node| self.write_back(node)));
+        }
+        self.or_later(self.relieve_dirt());
+        self.or_later(self.relieve_buffer());
+    }
+
+    /// If what should be written now cannot be, after something that has succeeded and stays so, the changes stay in memory, pinned, and it is tried again
+    /// when they are to be written next.
+    pub(crate) fn or_later(&self, written: Result<(), CommitError>) {
+        if let Err(error) = written {
             tracing::warn!("a b-tree node cannot be written at the moment: {error}");
         }
     }
 
-    /// Writes or replaces nodes that are full, and, if there is too much dirt, the nodes that have been dirty for longest.
+    /// Writes or replaces nodes that are full; and see [`Engine::relieve_dirt`] and [`Engine::relieve_buffer`].
     pub(crate) fn relieve(&self, full: &[Arc<DirtyNode>]) -> Result<(), CommitError> {
-        for node in full {
-            self.write_back(node)?;
-        }
+        full.iter().try_for_each(|node| self.write_back(node))?;
+        self.relieve_dirt()?;
+        self.relieve_buffer()
+    }
+
+    /// If there is too much dirt, writes the nodes that have been dirty for longest.
+    fn relieve_dirt(&self) -> Result<(), CommitError> {
         // A few at a time: who makes dirt cleans up a little more than that.
         for _ in 0..4 {
             let mut committer = self.committer.lock();
@@ -382,7 +397,7 @@ impl Engine {
                 committer.oldest.push_back(Arc::downgrade(&node));
             }
         }
-        self.relieve_buffer()
+        Ok(())
     }
 }
 

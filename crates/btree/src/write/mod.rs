@@ -12,7 +12,7 @@
 //! * **Written behind.** A leaf that has changes pins the oldest journal entry they are in ([`dirty`]). When the journal wants the entry free,
 //!   or memory is short, the delta is appended to the node on disk and the pointer to the node is updated by a commit of its own
 //!   ([`write_back`]). Backpointers, counters and other keys nobody reads soon take a detour through a buffer that is sorted before it is
-//!   applied ([`buffer`]).
+//!   applied ([`buffer`]). Neither is waited for by who commits, as long as the thread that does it keeps up ([`behind`]).
 //! * **Nodes are replaced, never rearranged in place** ([`reshape`]). A full, sparse or damaged node, or two small neighbours, become new nodes: these are
 //!   written first, while others go on reading and changing the old one; then one commit switches the pointers in the parent (or the root),
 //!   gives the old space back, and moves what changed meanwhile into the new nodes. Each replacement is one step of one level, so there
@@ -29,6 +29,7 @@
 //! (INV-5). A delta may outgrow its node on disk; whoever notices replaces the node at once, and only who finds a delta grown by a whole
 //! node waits for that.
 
+mod behind;
 mod buffer;
 mod commit;
 mod dirty;
@@ -50,9 +51,11 @@ use parking_lot::Mutex;
 
 use crate::ptr::NodeId;
 use crate::trees::{Btrees, Roots};
+use behind::Behind;
 use buffer::Buffer;
 use dirty::DirtyNode;
 
+pub use behind::WriteBehind;
 pub use commit::CommitOptions;
 pub use extents::Overwritten;
 pub use hooks::{Blocked, Change, CommitError, NodeArea, NodeSpace, Stage, Triggers};
@@ -95,6 +98,7 @@ pub struct Engine {
     space: Arc<dyn NodeSpace>,
     writer: NodeWriter,
     committer: Mutex<Committer>,
+    behind: Behind,
     random: Mutex<fastrand::Rng>,
     restart_one_in: u32,
     me: Weak<Engine>,
@@ -137,6 +141,7 @@ impl Engine {
                 space,
                 writer,
                 committer: Mutex::new(committer),
+                behind: Behind::default(),
                 random: Mutex::new(fastrand::Rng::with_seed(seed)),
                 restart_one_in: options.restart_one_in,
                 me: me.clone(),

@@ -32,7 +32,7 @@ pub(crate) fn shut_down(world: &World) {
     assert_eq!(world.engine.status(), Default::default());
 }
 
-fn assert_shut_down_holds(device: &Arc<dyn Device>, model: &Model, what: &str) {
+pub(crate) fn assert_shut_down_holds(device: &Arc<dyn Device>, model: &Model, what: &str) {
     let found = world::scan(device);
     assert_eq!(found.overlay.levels().count(), 0, "{what}");
     let trees = world::look(device, &found);

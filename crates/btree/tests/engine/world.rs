@@ -88,6 +88,8 @@ pub(crate) struct Around {
     superblock: Mutex<Super>,
     roots: Mutex<BTreeMap<BtreeId, (u8, KeyBuf)>>,
     space: Mutex<Space>,
+    /// Nodes that the thread that writes behind has asked a place for.
+    written_behind: AtomicU64,
 }
 
 #[derive(Default)]
@@ -110,7 +112,13 @@ impl Around {
             superblock,
             roots: Mutex::new(roots.collect()),
             space: Mutex::default(),
+            written_behind: AtomicU64::new(0),
         })
+    }
+
+    /// Nodes that the thread that writes behind has asked a place for.
+    pub(crate) fn written_behind(&self) -> u64 {
+        self.written_behind.load(Ordering::Relaxed)
     }
 
     /// Areas neither free nor waiting.
@@ -169,6 +177,9 @@ impl Host for Around {
 impl NodeSpace for Around {
     fn allocate(&self, _: Watermark) -> Result<NodeArea, CommitError> {
         struct Hold;
+        if std::thread::current().name() == Some("frazil-nodes") {
+            self.written_behind.fetch_add(1, Ordering::Relaxed);
+        }
         let mut space = self.space.lock().unwrap();
         let area = space.free.pop_first().ok_or(CommitError::NoSpace)?;
         let sector = Sectors(FIRST_NODE + area * NODE.0);

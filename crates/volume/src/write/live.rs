@@ -6,7 +6,7 @@
 //!    replaced during replay needs a free place.
 //! 2. **Triggers, allocator and engine** come to life, and know each other.
 //! 3. **Replay** brings what only the journal holds into the b-trees.
-//! 4. **Threads** drive the journal and make room, unless a simulator wants to do that itself.
+//! 4. **Threads** drive the journal, write what commits have filled, and make room, unless a simulator wants to do that itself.
 //!
 //! From then on its [`Lifecycle`] says whether it may be changed: it freezes and stops it, through [`Back`], of which this is the one.
 //!
@@ -15,7 +15,9 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use frazil_btree::write::{CommitError, Engine, EngineOptions, EngineParts, NodeWriter, Triggers};
+use frazil_btree::write::{
+    CommitError, Engine, EngineOptions, EngineParts, NodeWriter, Triggers, WriteBehind,
+};
 use frazil_btree::{Btrees, Error as TreeError, NodeStore, Overlay, ReplicaFailure};
 use frazil_device::DeviceSet;
 use frazil_journal::Journal;
@@ -112,6 +114,7 @@ pub struct Unfinished {
 
 /// Stop when dropped.
 struct Threads {
+    _behind: WriteBehind,
     _room: RoomThread,
     _journal: Driver,
 }
@@ -217,7 +220,7 @@ impl Live {
         superblock.recovered().map_err(|error| CommitError::Device(error.to_string()))?;
         let no_thread = |error| CommitError::Device(format!("no thread: {error}"));
         let threads =
-            options.threads.then(|| Threads::start(&journal, &room)).transpose().map_err(no_thread)?;
+            options.threads.then(|| Threads::start(&engine, &room)).transpose().map_err(no_thread)?;
         let mut owner = Ok(None);
         let live = Arc::new_cyclic(|me: &Weak<Live>| {
             let back: Weak<dyn Back> = me.clone();
@@ -378,7 +381,7 @@ impl Live {
 
     fn start_threads(&self) -> std::io::Result<()> {
         if self.wants_threads {
-            *self.threads.lock() = Some(Threads::start(self.journal(), &self.room)?);
+            *self.threads.lock() = Some(Threads::start(&self.engine, &self.room)?);
         }
         Ok(())
     }
@@ -460,8 +463,12 @@ impl Back for Live {
 }
 
 impl Threads {
-    fn start(journal: &Arc<Journal>, room: &Arc<RoomMaker>) -> std::io::Result<Threads> {
-        Ok(Threads { _room: RoomThread::start(room)?, _journal: Driver::start(journal)? })
+    fn start(engine: &Arc<Engine>, room: &Arc<RoomMaker>) -> std::io::Result<Threads> {
+        Ok(Threads {
+            _behind: WriteBehind::start(engine)?,
+            _room: RoomThread::start(room)?,
+            _journal: Driver::start(engine.journal())?,
+        })
     }
 }
 
