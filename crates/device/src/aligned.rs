@@ -44,7 +44,7 @@ impl AlignedBuf {
         self[start..].copy_from_slice(bytes);
     }
 
-    /// How long it can be without taking memory.
+    /// Bytes of the memory that it has.
     pub fn room(&self) -> usize {
         self.pages.len() * PAGE_BYTES
     }

@@ -120,8 +120,8 @@ pub enum Error {
 
     /// The device is shorter than it was when it was opened.
     #[error(
-        "cannot read {len_bytes} bytes at {offset_bytes} of {device}: \
-         it became shorter while in use, data ends at {end_bytes}"
+        "cannot read or write {len_bytes} bytes at {offset_bytes} of {device}: \
+         it became shorter while in use, or is gone, and ends at {end_bytes}"
     )]
     Truncated {
         /// Name of the device.

@@ -8,7 +8,7 @@
 //!
 //! **Writes** go to block devices past the page cache, **reads** through it (`write.rs`, `direct.rs`, `read.rs`). So nothing is
 //! copied on the way to the device, an error belongs to the write it is about, what has no room can be written again, and what is read often is in memory. That the two
-//! agree needs no care here: nothing is ever written to the page cache, so it holds nothing that the device does not, and the kernel drops the pages that a
+//! agree needs no care here: as long as the device takes direct writes nothing is written to the page cache, so it holds nothing that the device does not, and the kernel drops the pages that a
 //! direct write covers, before it and after it. Regular files are read and written through the page cache: their file systems find places for what is
 //! written better when they see more of it, and say at once if there is no room.
 //!
@@ -259,7 +259,7 @@ impl Device for FileDevice {
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         check_writable(self, Op::Discard, offset_bytes, len_bytes)?;
-        self.drop_range(offset_bytes, len_bytes)?;
+        self.drop_range(offset_bytes..offset_bytes + len_bytes);
         let _changing = Changing(&self.changes);
         let done = if self.is_block {
             let block = u64::from(self.logical_block_bytes);
@@ -279,7 +279,7 @@ impl Device for FileDevice {
 
     fn zero(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         check_writable(self, Op::Zero, offset_bytes, len_bytes)?;
-        self.drop_range(offset_bytes, len_bytes)?;
+        self.settle(&(offset_bytes..offset_bytes + len_bytes))?;
         let _changing = Changing(&self.changes);
         let block = u64::from(self.logical_block_bytes);
         let done = if len_bytes == 0 {

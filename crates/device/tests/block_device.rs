@@ -248,6 +248,22 @@ fn nothing_is_lost_for_want_of_room() {
     read_back(&open(&loop_device.node, Access::ReadOnly).unwrap());
 }
 
+/// Linux calls what lies behind the end of a block device a lack of room, too.
+#[test]
+fn a_device_that_became_smaller_is_not_full() {
+    let loop_device = Loop::new(&[]);
+    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    device.write_at(SIZE - 4096, &[1; 4096]).unwrap();
+    fs::File::options().write(true).open(&loop_device.image).unwrap().set_len(SIZE / 2).unwrap();
+    run("losetup", &["--set-capacity", loop_device.node.to_str().unwrap()]).unwrap();
+    let gone = |error: Error| matches!(error, Error::Truncated { end_bytes, .. } if end_bytes == SIZE / 2);
+    assert!(gone(device.flush().unwrap_err()));
+    assert!(gone(device.write_at(SIZE - (1 << 20), &vec![1; 1 << 20]).unwrap_err()));
+    assert!(gone(device.write_fua_at(SIZE - 4096, &[1; 4096]).unwrap_err()));
+    device.discard(SIZE - 4096, 4096).unwrap_err();
+    device.flush().unwrap();
+}
+
 #[test]
 fn a_full_file_system_below_an_image_is_no_space() {
     let loop_device = Loop::with_room_for(4 << 20);

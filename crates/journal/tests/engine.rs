@@ -409,6 +409,22 @@ fn a_flush_without_room_is_waited_for() {
     }
 }
 
+/// A device without room does not hide that another one fails.
+#[test]
+fn of_several_flushes_the_worst_counts() {
+    let devices = || Arc::new(FaultyDevice::new(Arc::new(GEOMETRY.device())));
+    let (full, broken) = (devices(), devices());
+    let life = begin(vec![full.clone(), broken.clone()], GEOMETRY, options());
+    full.inject(Fault::flushes().errno(Errno::NO_SPACE));
+    broken.inject(Fault::flushes().errno(Errno::IO));
+    commit(&life.journal, 1, 1).unwrap();
+    let seq = Seq(life.journal.status().seq);
+    let _ = life.journal.flush_seq_by(seq, Some(Duration::ZERO));
+    life.journal.step();
+    let halted = life.host.halted.lock().unwrap().clone();
+    assert!(halted.as_ref().is_some_and(|why| why.contains("cannot flush")), "{halted:?}");
+}
+
 /// An owner that never writes back.
 struct Stubborn(Pin);
 

@@ -32,9 +32,9 @@ use crate::waiting;
 pub(super) const LARGE_BYTES: usize = 256 << 10;
 /// How long a run gets.
 const RUN_BYTES_MAX: usize = 1 << 20;
-/// When this much waits to be written, who adds to it writes it.
+/// When this much memory waits to be written, who adds to it writes it.
 const WAITING_BYTES_MAX: usize = 8 << 20;
-/// This much stays readable after it was written.
+/// This much memory stays readable after it was written.
 const WRITTEN_BYTES_MAX: usize = 4 << 20;
 /// Runs that are written at the same time.
 const WRITERS_MAX: usize = 8;
@@ -46,7 +46,7 @@ pub(super) struct Gather {
     leaving: Mutex<()>,
     /// How many runs there are, for a quick look.
     runs: AtomicUsize,
-    /// The last time runs were written one could not be.
+    /// A run could not be written, and not all have been since.
     stuck: AtomicBool,
 }
 
@@ -54,10 +54,11 @@ pub(super) struct Gather {
 struct State {
     /// By offset in bytes. They do not overlap.
     runs: BTreeMap<u64, Run>,
-    /// Bytes of those that are not written.
+    /// Memory of those that are not written.
     waiting_bytes: usize,
     /// Offsets of those that are, by when that was.
     written: BTreeMap<u64, u64>,
+    /// Memory of those.
     written_bytes: usize,
     /// How often one was.
     turns: u64,
@@ -94,19 +95,18 @@ impl Gather {
         }
     }
 
-    /// Takes a write. An error is that of writing runs because there are too many of them, or because the range was changed before; the
-    /// write itself may have been taken or not.
+    /// Takes a write. After an error, which may be that of runs that had to be written before, it is not taken.
     pub(super) fn add(&self, offset_bytes: u64, data: &[u8], put: &impl Put) -> Result<()> {
         let range = offset_bytes..offset_bytes + data.len() as u64;
-        if self.stuck.load(Ordering::Relaxed) {
-            // No more than what is here already is taken in vain.
+        let too_much = self.state.lock().waiting_bytes + data.len() > WAITING_BYTES_MAX;
+        // And if something is here in vain already, nothing more is taken.
+        if too_much || self.stuck.load(Ordering::Relaxed) {
             self.write_out(put)?;
         }
         while !self.take(&range, data) {
             self.settle(&range, put)?;
         }
-        let too_much = self.state.lock().waiting_bytes > WAITING_BYTES_MAX;
-        if too_much { self.write_out(put) } else { Ok(()) }
+        Ok(())
     }
 
     /// Puts a write into memory, unless something is there that may not be changed.
@@ -123,17 +123,20 @@ impl Gather {
             }
             return false;
         }
-        state.waiting_bytes += data.len();
         if let Some((_, run)) = state.runs.range_mut(..range.start).next_back().filter(|(at, run)| {
             let len = run.bytes.len();
             *at + len as u64 == range.start && len + data.len() <= RUN_BYTES_MAX
         }) && let Some(bytes) = run.open_mut()
         {
+            let before = bytes.room();
             bytes.extend_from_slice(data);
+            let more = bytes.room() - before;
+            state.waiting_bytes += more;
             return true;
         }
         let mut bytes = AlignedBuf::default();
         bytes.extend_from_slice(data);
+        state.waiting_bytes += bytes.room();
         state.runs.insert(range.start, Run { bytes: Arc::new(bytes), stage: Stage::Open });
         self.runs.store(state.runs.len(), Ordering::Release);
         true
@@ -147,7 +150,10 @@ impl Gather {
         if self.is_empty() {
             return Ok(());
         }
-        self.write(&self.leave(), &(0..u64::MAX), put)
+        let leaving = self.leave();
+        self.write(&leaving, &(0..u64::MAX), put)?;
+        self.stuck.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Writes the runs in a range, and forgets them: what comes goes past them.
@@ -161,10 +167,11 @@ impl Gather {
         Ok(())
     }
 
-    /// Forgets what lies in a range that nobody needs, and settles what lies only partly in it.
-    pub(super) fn drop_range(&self, range: &Range<u64>, put: &impl Put) -> Result<()> {
+    /// Forgets what lies in a range that nobody needs. What lies only partly in it is settled, and stays if that fails: room may come from
+    /// the very discard that follows.
+    pub(super) fn drop_range(&self, range: &Range<u64>, put: &impl Put) {
         if self.is_empty() {
-            return Ok(());
+            return;
         }
         let leaving = self.leave();
         let mut state = self.state.lock();
@@ -173,9 +180,8 @@ impl Gather {
             state.overlapping(range).filter(|(at, run)| inside(at, run)).map(|(at, _)| at).collect();
         gone.into_iter().for_each(|at| self.remove(&mut state, at));
         drop(state);
-        self.write(&leaving, range, put)?;
+        let _ = self.write(&leaving, range, put);
         self.forget(&leaving, range);
-        Ok(())
     }
 
     /// Reads a range with `read`, and puts over it what is here.
@@ -189,15 +195,15 @@ impl Gather {
             return read(bufs);
         }
         let state = self.state.lock();
-        if state.overlapping(&range).next().is_none() {
-            drop(state);
-            return read(bufs);
-        }
         if state.holds(&range) {
             state.copy(range.start, bufs);
             return Ok(());
         }
+        let on_device = state.overlapping(&range).all(|(_, run)| run.is_written());
         drop(state);
+        if on_device {
+            return read(bufs);
+        }
         // Nothing goes from here to the device now, so that what the device does not have is still here afterwards.
         let _leaving = self.leave();
         read(bufs)?;
@@ -221,7 +227,7 @@ impl Gather {
         let write = || -> Result<()> {
             while let Some((at, bytes)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 put(*at, bytes)?;
-                self.is_written(*at, bytes.len());
+                self.is_written(*at);
             }
             Ok(())
         };
@@ -229,23 +235,29 @@ impl Gather {
             // Who cannot be started does not help.
             let helper = |_| std::thread::Builder::new().spawn_scoped(scope, write).ok();
             let helpers: Vec<_> = (1..runs.len().min(WRITERS_MAX)).filter_map(helper).collect();
-            helpers
-                .into_iter()
-                .fold(write(), |done, helper| done.and(helper.join().expect("it does not panic")))
+            let own = write();
+            let others = helpers.into_iter().map(|helper| helper.join().expect("it does not panic"));
+            // Want of room is the least that may be wrong.
+            let errors = others.chain([own]).filter_map(Result::err);
+            errors.min_by_key(|error| error.is_no_space()).map_or(Ok(()), Err)
         });
         drop(runs);
-        self.stuck.store(done.is_err(), Ordering::Relaxed);
+        if done.is_err() {
+            self.stuck.store(true, Ordering::Relaxed);
+        }
         self.bound(&mut self.state.lock());
         done
     }
 
-    fn is_written(&self, at: u64, len: usize) {
+    fn is_written(&self, at: u64) {
         let mut state = self.state.lock();
         let turn = state.turns;
         state.turns += 1;
-        state.run_mut(at).stage = Stage::Written { turn };
-        state.waiting_bytes -= len;
-        state.written_bytes += len;
+        let run = state.run_mut(at);
+        run.stage = Stage::Written { turn };
+        let memory = run.bytes.room();
+        state.waiting_bytes -= memory;
+        state.written_bytes += memory;
         state.written.insert(turn, at);
     }
 
@@ -270,9 +282,9 @@ impl Gather {
         match run.stage {
             Stage::Written { turn } => {
                 state.written.remove(&turn);
-                state.written_bytes -= run.bytes.len();
+                state.written_bytes -= run.bytes.room();
             }
-            Stage::Open | Stage::Leaving => state.waiting_bytes -= run.bytes.len(),
+            Stage::Open | Stage::Leaving => state.waiting_bytes -= run.bytes.room(),
         }
         self.runs.store(state.runs.len(), Ordering::Release);
     }
@@ -346,7 +358,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Errno, Error, Fault, FaultyDevice, MemDevice, Op};
+    use crate::{Device, Errno, Fault, FaultyDevice, MemDevice, Op};
 
     /// A device with a gatherer in front of it.
     struct Gathered {
@@ -368,8 +380,8 @@ mod tests {
             self.gather.write_out(&|at, data: &[u8]| self.device.write_at(at, data))
         }
 
-        fn drop_range(&self, range: Range<u64>) -> Result<()> {
-            self.gather.drop_range(&range, &|at, data: &[u8]| self.device.write_at(at, data))
+        fn drop_range(&self, range: Range<u64>) {
+            self.gather.drop_range(&range, &|at, data: &[u8]| self.device.write_at(at, data));
         }
 
         fn read(&self, at: u64, len: usize) -> Vec<u8> {
@@ -424,6 +436,11 @@ mod tests {
         assert_eq!((there[0], there[8192], there[12288], there[16384]), (1, 2, 9, 3));
     }
 
+    /// Bytes of memory that wait to be written.
+    fn waiting(it: &Gathered) -> usize {
+        it.gather.state.lock().waiting_bytes
+    }
+
     #[test]
     fn memory_is_bounded() {
         let it = Gathered::new();
@@ -434,17 +451,49 @@ mod tests {
             assert!(state.waiting_bytes <= WAITING_BYTES_MAX && state.written_bytes <= WRITTEN_BYTES_MAX);
         }
         it.write_out().unwrap();
-        assert_eq!((it.gather.state.lock().waiting_bytes, it.writes()), (0, 256));
+        assert_eq!((waiting(&it), it.writes()), (0, 256));
         assert!((0..256).all(|n| it.read(step(n), 64 << 10) == [n as u8; 64 << 10]));
-        // A device that takes nothing: neither does this, after a while.
+        // A device that takes nothing: neither does this, after a while, and what is refused is not here.
         it.device.inject(Fault::writes());
         let taken = (0..256).take_while(|n| it.add(step(*n), &[1; 64 << 10]).is_ok()).count();
-        assert!(taken < WAITING_BYTES_MAX / (64 << 10) + 2, "{taken}");
-        // And then nothing until it does.
+        assert_eq!((taken * (64 << 10), waiting(&it)), (WAITING_BYTES_MAX, WAITING_BYTES_MAX));
+        // And then nothing until it does, whatever else is done.
         assert!(it.add(step(300), &[1; 512]).is_err());
-        assert!(it.gather.state.lock().waiting_bytes <= WAITING_BYTES_MAX + (64 << 10));
+        it.drop_range(step(400)..step(401));
+        it.drop_range(step(0)..step(1));
+        assert!(it.add(step(300), &[1; 512]).is_err());
+        assert!(waiting(&it) < WAITING_BYTES_MAX);
         it.device.heal();
         it.add(step(300), &[1; 512]).unwrap();
+        // The least run takes a page.
+        it.write_out().unwrap();
+        (0..WAITING_BYTES_MAX as u64 / 512).for_each(|n| it.add(n * 1024, &[1; 512]).unwrap());
+        assert!(waiting(&it) <= WAITING_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_refused_is_not_written_later() {
+        let it = Gathered::new();
+        let step = |n: u64| n * 128 * 1024;
+        let fits = (WAITING_BYTES_MAX / (64 << 10)) as u64;
+        (0..fits).for_each(|n| it.add(step(n), &[1; 64 << 10]).unwrap());
+        // There is room for those, not for one more.
+        it.device.inject(Fault::writes().within(step(fits)..step(fits + 1)).errno(Errno::NO_SPACE));
+        it.add(step(fits), &[1; 64 << 10]).unwrap();
+        assert!(it.write_out().unwrap_err().is_no_space());
+        assert!(it.add(step(fits + 1), &[1; 64 << 10]).unwrap_err().is_no_space());
+        it.drop_range(step(fits)..step(fits + 1));
+        it.write_out().unwrap();
+        assert_eq!(it.read(step(fits + 1), 512), [0; 512]);
+    }
+
+    #[test]
+    fn the_worst_error_is_told() {
+        let it = Gathered::new();
+        (0..8).for_each(|n| it.add(n * 8192, &[1; 4096]).unwrap());
+        it.device.inject(Fault::writes().within(0..4096).errno(Errno::NO_SPACE));
+        it.device.inject(Fault::writes().within(5 * 8192..5 * 8192 + 4096).errno(Errno::IO));
+        assert!(!it.write_out().unwrap_err().is_no_space());
     }
 
     #[test]
@@ -452,15 +501,16 @@ mod tests {
         let it = Gathered::new();
         it.add(0, &[1; 4096]).unwrap();
         it.add(8192, &[2; 4096]).unwrap();
-        it.drop_range(8192..20000).unwrap();
+        it.drop_range(8192..20000);
         assert_eq!(it.read(8192, 4096), [0; 4096]);
-        it.drop_range(512..1024).unwrap();
+        it.drop_range(512..1024);
         assert_eq!(it.writes(), 1);
         assert!(it.gather.is_empty());
         it.device.inject(Fault::writes());
         it.add(0, &[1; 4096]).unwrap();
-        assert!(matches!(it.drop_range(512..1024), Err(Error::Io { .. })));
-        assert_eq!(it.read(0, 4096), [1; 4096]);
-        it.drop_range(0..4096).unwrap();
+        it.drop_range(512..1024);
+        assert_eq!(it.read(0, 512), [1; 512]);
+        it.drop_range(0..4096);
+        it.write_out().unwrap();
     }
 }

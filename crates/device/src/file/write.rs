@@ -19,8 +19,9 @@ use rustix::io::ReadWriteFlags;
 
 use super::direct::Direct;
 use super::gather::LARGE_BYTES;
+use super::storage::current_size;
 use super::{Changing, FileDevice};
-use crate::{AlignedBuf, Device, Errno, Op, Result, waiting};
+use crate::{AlignedBuf, Device, Errno, Error, Op, Result, waiting};
 
 impl FileDevice {
     /// Writes to a range known to lie within a writable device.
@@ -77,6 +78,7 @@ impl FileDevice {
             return write(offset_bytes, data);
         }
         // Nobody else writes another part of the same block meanwhile.
+        waiting::about_to_wait();
         let _partly = self.partly.lock();
         let mut blocks = AlignedBuf::new((end - start) as usize);
         self.read(start, &mut [IoSliceMut::new(&mut blocks)])?;
@@ -98,16 +100,15 @@ impl FileDevice {
     }
 
     /// Forgets gathered writes in a range whose contents nobody needs.
-    pub(super) fn drop_range(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        let range = offset_bytes..offset_bytes + len_bytes;
-        self.gather.drop_range(&range, &|at, data: &[u8]| self.put(at, data))
+    pub(super) fn drop_range(&self, range: Range<u64>) {
+        self.gather.drop_range(&range, &|at, data: &[u8]| self.put(at, data));
     }
 
     /// Writes `data` and waits until the device has it; whole blocks, if there is a way past the cache.
     pub(super) fn put(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         let _changing = Changing(&self.changes);
         let len_bytes = data.len() as u64;
-        let failed = |err: io::Error| self.io_error(Op::Write, offset_bytes, len_bytes, &err);
+        let failed = |err: io::Error| self.write_error(offset_bytes, len_bytes, &err);
         if let Some(direct) = self.direct_to(&(offset_bytes..offset_bytes + len_bytes)) {
             waiting::about_to_wait();
             match direct.write(offset_bytes, data) {
@@ -116,6 +117,18 @@ impl FileDevice {
             }
         }
         self.put_through_cache(offset_bytes, data, ReadWriteFlags::empty()).map_err(failed)
+    }
+
+    /// What became of a write. Behind its end a block device has "no room" either, but waiting for some would be in vain: it was unplugged, or
+    /// made smaller.
+    fn write_error(&self, offset_bytes: u64, len_bytes: u64, err: &io::Error) -> Error {
+        let error = self.io_error(Op::Write, offset_bytes, len_bytes, err);
+        match current_size(&self.file) {
+            Ok(end_bytes) if self.is_block && error.is_no_space() && end_bytes < offset_bytes + len_bytes => {
+                Error::Truncated { device: self.name.clone(), offset_bytes, len_bytes, end_bytes }
+            }
+            _ => error,
+        }
     }
 
     fn put_through_cache(&self, offset_bytes: u64, data: &[u8], how: ReadWriteFlags) -> io::Result<()> {

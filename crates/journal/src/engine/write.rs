@@ -183,10 +183,14 @@ impl Journal {
         assert!(!flush || seq == turn, "I15: flush entry {seq} before entry {turn}");
         let image = entry.io.image.clone().expect("prepared");
         let targets = std::mem::take(&mut entry.io.targets);
+        // With one copy written, what it points to is stable.
+        let flush_before = flush && entry.io.written.is_empty();
         drop(st);
 
         let mut outcome = Outcome::default();
-        if flush && let Some(error) = writable.iter().find_map(|(_, d, _)| d.flush().err()) {
+        let unflushed = flush_before.then(|| writable.iter().filter_map(|(_, d, _)| d.flush().err()));
+        // Want of room is the least that may be wrong.
+        if let Some(error) = unflushed.and_then(|errors| errors.min_by_key(|error| error.is_no_space())) {
             if !error.is_no_space() {
                 self.fail_write(seq, HaltReason::FlushFailed { error });
                 return;
