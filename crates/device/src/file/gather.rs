@@ -158,7 +158,7 @@ impl Gather {
 
     /// Writes the runs in a range, and forgets them: what comes goes past them.
     pub(super) fn settle(&self, range: &Range<u64>, put: &impl Put) -> Result<()> {
-        if self.is_empty() {
+        if !self.has(range) {
             return Ok(());
         }
         let leaving = self.leave();
@@ -170,7 +170,7 @@ impl Gather {
     /// Forgets what lies in a range that nobody needs. What lies only partly in it is settled, and stays if that fails: room may come from
     /// the very discard that follows.
     pub(super) fn drop_range(&self, range: &Range<u64>, put: &impl Put) {
-        if self.is_empty() {
+        if !self.has(range) {
             return;
         }
         let leaving = self.leave();
@@ -214,6 +214,11 @@ impl Gather {
     fn leave(&self) -> Leaving<'_> {
         waiting::about_to_wait();
         self.leaving.lock()
+    }
+
+    /// Whether there is anything in a range. If not, nobody has to wait for what is written elsewhere.
+    fn has(&self, range: &Range<u64>) -> bool {
+        !self.is_empty() && self.state.lock().overlapping(range).next().is_some()
     }
 
     fn is_empty(&self) -> bool {
