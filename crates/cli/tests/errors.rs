@@ -26,6 +26,7 @@ use frazil_device::{Access, OpenOptions as DeviceOptions};
 use frazil_ondisk::BtreeId;
 use frazil_ondisk::node::NodePtr;
 use frazil_ondisk::units::SECTOR_BYTES;
+use frazil_testing::loops::FreshLoop;
 use frazil_volume::{OpenOptions, open};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
@@ -239,7 +240,7 @@ fn a_shutdown_is_none() {
 }
 
 /// A filesystem in memory of a limited size, and the loop device over a file in it, if it is used by way of one.
-struct Pool(PathBuf, Option<PathBuf>);
+struct Pool(PathBuf, Option<FreshLoop>);
 
 impl Pool {
     fn grow(&self) {
@@ -251,9 +252,6 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if let Some(node) = &self.1 {
-            let _ = Command::new("losetup").arg("--detach").arg(node).status();
-        }
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
 }
@@ -278,11 +276,13 @@ fn thin(on: On, device_full: &str) -> (Volume, Pool) {
     fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
     if let On::Block = on {
         let mut losetup = Command::new("losetup");
-        losetup.args(["--find", "--show", "--direct-io=on"]).arg(&image);
-        pool.1 = Some(PathBuf::from(String::from_utf8(checked(losetup)).unwrap().trim()));
+        let device = FreshLoop::add().unwrap();
+        losetup.arg("--direct-io=on").arg(device.node()).arg(&image);
+        checked(losetup);
+        pool.1 = Some(device);
     }
-    let device = pool.1.clone().unwrap_or(image);
-    std::os::unix::fs::symlink(&device, volume.image()).unwrap();
+    let device = pool.1.as_ref().map_or(&*image, FreshLoop::node);
+    std::os::unix::fs::symlink(device, volume.image()).unwrap();
     checked(frazil(["format", device.to_str().unwrap()]));
     fs::create_dir(volume.path("")).unwrap();
     volume.mount_with(&format!("rw,device_full={device_full}"));

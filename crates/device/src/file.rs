@@ -253,13 +253,13 @@ impl Device for FileDevice {
             return Ok(());
         }
         self.fail_if_lost()?;
-        self.gather.write_out(&|at, data: &[u8]| self.put(at, data))?;
+        self.gather.write_out(&self.putter())?;
         self.sync()
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         check_writable(self, Op::Discard, offset_bytes, len_bytes)?;
-        self.drop_range(offset_bytes..offset_bytes + len_bytes);
+        self.drop_range(&(offset_bytes..offset_bytes + len_bytes));
         let _changing = Changing(&self.changes);
         let done = if self.is_block {
             let block = u64::from(self.logical_block_bytes);

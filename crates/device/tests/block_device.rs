@@ -28,7 +28,6 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
 /// A loop device over a fresh file, and what must be undone in the end.
 struct Loop {
     device: FreshLoop,
-    node: PathBuf,
     image: PathBuf,
     dir: TempDir,
     mounted: bool,
@@ -42,11 +41,7 @@ impl Loop {
     }
 
     /// The file below has room for this much only.
-    fn with_room_for(bytes: u64) -> Loop {
-        Loop::with_room_and(bytes, &[])
-    }
-
-    fn with_room_and(bytes: u64, extra: &[&str]) -> Loop {
+    fn with_room_for(bytes: u64, extra: &[&str]) -> Loop {
         let dir = TempDir::new().unwrap();
         let options = format!("size={bytes}");
         run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", dir.path().to_str().unwrap()]).unwrap();
@@ -57,9 +52,13 @@ impl Loop {
         let image = dir.path().join("image");
         fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
         let device = FreshLoop::add().unwrap();
-        let node = device.node().to_owned();
-        run("losetup", &[extra, &[node.to_str().unwrap(), image.to_str().unwrap()]].concat()).unwrap();
-        Loop { device, node, image, dir, mounted: false, cramped }
+        let node = device.node().to_str().unwrap();
+        run("losetup", &[extra, &[node, image.to_str().unwrap()]].concat()).unwrap();
+        Loop { device, image, dir, mounted: false, cramped }
+    }
+
+    fn node(&self) -> &Path {
+        self.device.node()
     }
 
     /// Without, a test of discards cannot tell anything.
@@ -73,7 +72,7 @@ impl Loop {
     fn mount(&mut self, options: &str) {
         let dir = self.mount_point();
         fs::create_dir_all(&dir).unwrap();
-        let node = self.node.to_str().unwrap();
+        let node = self.node().to_str().unwrap();
         run("mkfs.ext4", &["-q", node]).unwrap();
         run("mount", &["-t", "ext4", "-o", options, node, dir.to_str().unwrap()]).unwrap();
         self.mounted = true;
@@ -118,7 +117,7 @@ fn assert_mounted_there(opened: Result<FileDevice, Error>, dir: &Path) {
 fn reads_writes_zeroes_and_discards() {
     let loop_device = Loop::new(&["--sector-size", "4096"]);
     loop_device.assert_discards();
-    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    let device = open(loop_device.node(), Access::ReadWrite).unwrap();
     assert!(device.is_block_device());
     assert_eq!((device.size_bytes(), device.logical_block_bytes()), (SIZE, 4096));
     assert!(device.physical_block_bytes() >= 4096);
@@ -148,7 +147,7 @@ fn reads_writes_zeroes_and_discards() {
 fn a_mounted_device_is_refused_with_its_mount_point() {
     let mut loop_device = Loop::new(&[]);
     loop_device.mount("rw");
-    let (node, image, dir) = (&loop_device.node, &loop_device.image, &loop_device.mount_point());
+    let (node, image, dir) = (loop_device.node(), &loop_device.image, &loop_device.mount_point());
     for access in [Access::ReadWrite, Access::ReadOnly] {
         assert_mounted_there(open(node, access), dir);
         // The file below the loop device is just as much in use.
@@ -158,13 +157,13 @@ fn a_mounted_device_is_refused_with_its_mount_point() {
 
     loop_device.unmount();
     loop_device.mount("ro");
-    let (node, image) = (&loop_device.node, &loop_device.image);
+    let (node, image) = (loop_device.node(), &loop_device.image);
     for path in [node, image] {
         assert!(open(path, Access::ReadOnly).is_ok());
         assert_mounted_there(open(path, Access::ReadWrite), dir);
     }
     loop_device.unmount();
-    assert!(open(&loop_device.node, Access::ReadWrite).is_ok());
+    assert!(open(loop_device.node(), Access::ReadWrite).is_ok());
 }
 
 #[test]
@@ -172,11 +171,11 @@ fn the_kernel_cannot_mount_what_is_open_for_writing() {
     let mut loop_device = Loop::new(&[]);
     loop_device.mount("rw");
     loop_device.unmount();
-    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
-    let err = open(&loop_device.node, Access::ReadOnly).unwrap_err();
+    let device = open(loop_device.node(), Access::ReadWrite).unwrap();
+    let err = open(loop_device.node(), Access::ReadOnly).unwrap_err();
     assert!(err.to_string().contains(&format!("(pid {})", std::process::id())), "{err}");
     let mount_point = loop_device.mount_point();
-    let args = ["-t", "ext4", loop_device.node.to_str().unwrap(), mount_point.to_str().unwrap()];
+    let args = ["-t", "ext4", loop_device.node().to_str().unwrap(), mount_point.to_str().unwrap()];
     assert!(run("mount", &args).unwrap_err().contains("already mounted"));
     drop(device);
     run("mount", &args).unwrap();
@@ -185,10 +184,10 @@ fn the_kernel_cannot_mount_what_is_open_for_writing() {
 
 #[test]
 fn a_failed_flush_is_never_forgotten() {
-    let loop_device = Loop::with_room_for(4 << 20);
+    let loop_device = Loop::with_room_for(4 << 20, &[]);
     let open = || {
         let options = OpenOptions::new(Access::ReadWrite).lock_wait(std::time::Duration::from_millis(500));
-        options.cached().open(&loop_device.node).unwrap()
+        options.cached().open(loop_device.node()).unwrap()
     };
     let device = open();
     assert!(!device.is_direct());
@@ -212,8 +211,8 @@ fn a_failed_flush_is_never_forgotten() {
 #[test]
 fn nothing_is_lost_for_want_of_room() {
     // A loop device tells of missing room only if it writes directly itself.
-    let loop_device = Loop::with_room_and(4 << 20, &["--direct-io=on"]);
-    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    let loop_device = Loop::with_room_for(4 << 20, &["--direct-io=on"]);
+    let device = open(loop_device.node(), Access::ReadWrite).unwrap();
     assert!(device.is_direct());
     let (small, large) = (|n: u8| [n; 4096], vec![9; 2 << 20]);
     let room = loop_device.dir.path().join("room");
@@ -245,17 +244,17 @@ fn nothing_is_lost_for_want_of_room() {
     device.write_at(8 << 20, &large).unwrap();
     device.write_fua_at(12 << 20, &small(3)).unwrap();
     drop(device);
-    read_back(&open(&loop_device.node, Access::ReadOnly).unwrap());
+    read_back(&open(loop_device.node(), Access::ReadOnly).unwrap());
 }
 
 /// Linux calls what lies behind the end of a block device a lack of room, too.
 #[test]
 fn a_device_that_became_smaller_is_not_full() {
     let loop_device = Loop::new(&[]);
-    let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+    let device = open(loop_device.node(), Access::ReadWrite).unwrap();
     device.write_at(SIZE - 4096, &[1; 4096]).unwrap();
     fs::File::options().write(true).open(&loop_device.image).unwrap().set_len(SIZE / 2).unwrap();
-    run("losetup", &["--set-capacity", loop_device.node.to_str().unwrap()]).unwrap();
+    run("losetup", &["--set-capacity", loop_device.node().to_str().unwrap()]).unwrap();
     let gone = |error: Error| matches!(error, Error::Truncated { end_bytes, .. } if end_bytes == SIZE / 2);
     assert!(gone(device.flush().unwrap_err()));
     assert!(gone(device.write_at(SIZE - (1 << 20), &vec![1; 1 << 20]).unwrap_err()));
@@ -266,7 +265,7 @@ fn a_device_that_became_smaller_is_not_full() {
 
 #[test]
 fn a_full_file_system_below_an_image_is_no_space() {
-    let loop_device = Loop::with_room_for(4 << 20);
+    let loop_device = Loop::with_room_for(4 << 20, &[]);
     // Past the loop device, straight to the sparse file.
     let device = open(&loop_device.image, Access::ReadWrite).unwrap();
     assert!(device.write_at(0, &vec![2; 8 << 20]).unwrap_err().is_no_space());
@@ -284,12 +283,12 @@ proptest! {
         // Blocks of which only a part is written, too.
         for sector_size in ["--sector-size=512", "--sector-size=4096"] {
             let loop_device = Loop::new(&[sector_size]);
-            let device = open(&loop_device.node, Access::ReadWrite).unwrap();
+            let device = open(loop_device.node(), Access::ReadWrite).unwrap();
             prop_assert!(device.is_direct());
             let memory = MemDevice::new(SIZE);
             agrees(&device, &memory, &steps);
             drop(device);
-            prop_assert!(fs::read(&loop_device.node).unwrap() == memory.to_vec());
+            prop_assert!(fs::read(loop_device.node()).unwrap() == memory.to_vec());
         }
     }
 }
@@ -298,12 +297,12 @@ proptest! {
 fn threads_do_not_disturb_each_other() {
     for sector_size in ["--sector-size=512", "--sector-size=4096"] {
         let loop_device = Loop::new(&[sector_size]);
-        common::threads_do_not_disturb_each_other(&open(&loop_device.node, Access::ReadWrite).unwrap());
+        common::threads_do_not_disturb_each_other(&open(loop_device.node(), Access::ReadWrite).unwrap());
     }
 }
 
 #[test]
 fn what_was_written_is_read() {
     let loop_device = Loop::new(&[]);
-    common::what_was_written_is_read(&open(&loop_device.node, Access::ReadWrite).unwrap(), 20);
+    common::what_was_written_is_read(&open(loop_device.node(), Access::ReadWrite).unwrap(), 20);
 }

@@ -18,7 +18,7 @@ use std::ops::Range;
 use rustix::io::ReadWriteFlags;
 
 use super::direct::Direct;
-use super::gather::LARGE_BYTES;
+use super::gather::{LARGE_BYTES, Put};
 use super::storage::current_size;
 use super::{Changing, FileDevice};
 use crate::{AlignedBuf, Device, Errno, Error, Op, Result, waiting};
@@ -35,7 +35,7 @@ impl FileDevice {
                 self.settle(&range)?;
                 return self.put(offset_bytes, data);
             }
-            self.gather.add(offset_bytes, data, &|at, data: &[u8]| self.put(at, data))
+            self.gather.add(offset_bytes, data, &self.putter())
         })
     }
 
@@ -96,16 +96,21 @@ impl FileDevice {
 
     /// Writes gathered writes in a range, and forgets them.
     pub(super) fn settle(&self, range: &Range<u64>) -> Result<()> {
-        self.gather.settle(range, &|at, data: &[u8]| self.put(at, data))
+        self.gather.settle(range, &self.putter())
     }
 
     /// Forgets gathered writes in a range whose contents nobody needs.
-    pub(super) fn drop_range(&self, range: Range<u64>) {
-        self.gather.drop_range(&range, &|at, data: &[u8]| self.put(at, data));
+    pub(super) fn drop_range(&self, range: &Range<u64>) {
+        self.gather.drop_range(range, &self.putter());
+    }
+
+    /// How what was gathered gets to the device.
+    pub(super) fn putter(&self) -> impl Put {
+        |at, data: &[u8]| self.put(at, data)
     }
 
     /// Writes `data` and waits until the device has it; whole blocks, if there is a way past the cache.
-    pub(super) fn put(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
+    fn put(&self, offset_bytes: u64, data: &[u8]) -> Result<()> {
         let _changing = Changing(&self.changes);
         let len_bytes = data.len() as u64;
         let failed = |err: io::Error| self.write_error(offset_bytes, len_bytes, &err);
@@ -123,12 +128,14 @@ impl FileDevice {
     /// made smaller.
     fn write_error(&self, offset_bytes: u64, len_bytes: u64, err: &io::Error) -> Error {
         let error = self.io_error(Op::Write, offset_bytes, len_bytes, err);
-        match current_size(&self.file) {
-            Ok(end_bytes) if self.is_block && error.is_no_space() && end_bytes < offset_bytes + len_bytes => {
-                Error::Truncated { device: self.name.clone(), offset_bytes, len_bytes, end_bytes }
-            }
-            _ => error,
+        if self.is_block
+            && error.is_no_space()
+            && let Ok(end_bytes) = current_size(&self.file)
+            && end_bytes < offset_bytes + len_bytes
+        {
+            return Error::Truncated { device: self.name.clone(), offset_bytes, len_bytes, end_bytes };
         }
+        error
     }
 
     fn put_through_cache(&self, offset_bytes: u64, data: &[u8], how: ReadWriteFlags) -> io::Result<()> {
